@@ -1,0 +1,44 @@
+# Recipes for work on redtail. `just` lists them. The steps themselves are in .ci/run.
+
+_default:
+    @just --list --unsorted
+
+# All tests; arguments go to cargo test (`just test killed`)
+test *ARGS:
+    cargo test --locked {{ ARGS }}
+
+# Formatting and lints, warnings denied
+lint:
+    bash .ci/run fmt clippy
+
+# The documentation, warnings denied
+docs:
+    bash .ci/run docs
+
+# Licences, bans and sources of all dependencies
+deny:
+    bash .ci/run deny
+
+# Known advisories against all dependencies; DB is a local clone of the RustSec advisory database
+advisories DB: _tools
+    #!/usr/bin/env bash
+    set -euo pipefail
+    # The name under which cargo-deny looks for its default database.
+    copy=target/advisory-dbs/advisory-db-3157b0e258782691
+    rm -rf "$copy"
+    db=$(cd {{ quote(invocation_directory()) }} && realpath --canonicalize-existing {{ quote(DB) }})
+    git clone --quiet "$db" "$copy"
+    git -C "$copy" log -1 --format='advisory database of %cs'
+    target/tools/bin/cargo-deny --locked --offline check advisories
+
+# The benches, then the lag report
+bench:
+    cargo bench --locked
+    cargo run --release --locked -- bench lag
+
+# Everything that must hold before a change lands
+ci:
+    bash .ci/run
+
+_tools:
+    @bash .ci/run tools

@@ -1,0 +1,144 @@
+//! The command line. What it says on a wrong one is one line.
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+use std::io::Write as _;
+use std::path::PathBuf;
+
+/// Follows a libSQL database into an embedded redb file: exactly, and resumed after any crash.
+#[derive(Parser, Debug)]
+#[command(name = "redtail", version, max_term_width = 100)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+    /// The database to follow: a path or a file: URL
+    #[arg(short, long, global = true, value_name = "SOURCE", env = "REDTAIL_SOURCE")]
+    pub source: Option<String>,
+    /// The replica's file
+    #[arg(short, long, global = true, value_name = "REPLICA", env = "REDTAIL_REPLICA")]
+    pub replica: Option<PathBuf>,
+    /// The configuration [default: redtail.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE", env = "REDTAIL_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Say more on stderr; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Show the whole thing: make a database, write to it, follow it, verify
+    Demo {
+        /// Where the files go; they are left to play with
+        #[arg(long, default_value = "redtail-demo")]
+        dir: PathBuf,
+        /// How long to write
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        seconds: u64,
+    },
+    /// Install or repair capture in the source; list captured and skipped tables
+    Init {
+        /// Print the SQL, run nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Follow the source until stopped by SIGINT or SIGTERM
+    Run,
+    /// Bring the replica up to the source's head as it is now, then exit
+    Sync,
+    /// Say where the replica stands
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare source and replica in one snapshot; exit 1 if they differ
+    Verify {
+        /// The tables to compare [default: all]
+        tables: Vec<String>,
+        /// Mend the differences
+        #[arg(long)]
+        repair: bool,
+        /// As JSON lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print one row by its key; exit 1 if there is none
+    Get {
+        table: String,
+        /// One value for each column of the primary key (the rowid where there is none); x'…' is a blob
+        #[arg(required = true, allow_negative_numbers = true)]
+        key: Vec<String>,
+        /// Every value as {"type":…,"value":…}
+        #[arg(long)]
+        typed: bool,
+    },
+    /// Print a table's rows in key order
+    Scan {
+        table: String,
+        /// Every value as {"type":…,"value":…}
+        #[arg(long)]
+        typed: bool,
+    },
+    /// Print every table's rows
+    Dump {
+        /// Every value as {"type":…,"value":…}
+        #[arg(long)]
+        typed: bool,
+    },
+    /// Take capture out of the source
+    Remove {
+        /// Even if other replicas follow it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand, Debug)]
+pub enum Bench {
+    /// Commit in the source to visible, and to durable, in the replica; with a bare loop as the floor
+    Lag {
+        /// Transactions a second
+        #[arg(long, default_value_t = 1000)]
+        rate: u32,
+        /// How long each of the runs writes
+        #[arg(long, default_value_t = 3, value_name = "N")]
+        seconds: u64,
+        /// Runs of each kind, in turn
+        #[arg(long, default_value_t = 3, value_name = "N")]
+        runs: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Parses the command line; the exit code if there is nothing left to do.
+pub fn parse() -> Result<Args, u8> {
+    Args::try_parse().map_err(|e| match e.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = e.print();
+            0
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = writeln!(std::io::stderr(), "redtail: a command is missing; `redtail --help` lists them");
+            2
+        }
+        _ => {
+            let _ =
+                writeln!(std::io::stderr(), "redtail: {}; see `redtail --help`", one_line(&e.to_string()));
+            2
+        }
+    })
+}
+
+/// What clap says over several lines, without its usage.
+fn one_line(said: &str) -> String {
+    let lines =
+        said.lines().map(str::trim).take_while(|l| !l.starts_with("Usage:") && !l.starts_with("For more"));
+    let lines = lines.filter(|l| !l.is_empty()).map(|l| l.strip_prefix("error: ").unwrap_or(l));
+    lines.map(|l| l.replacen("tip: ", "", 1)).collect::<Vec<_>>().join("; ").replace(":; ", ": ")
+}

@@ -1,0 +1,54 @@
+//! Percentiles of many durations.
+
+use serde_json::{Value as Json, json};
+use std::fmt;
+use std::time::Duration;
+
+/// A distribution in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Percentiles {
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub max: f64,
+    pub count: usize,
+}
+
+impl Percentiles {
+    pub fn of(mut samples: Vec<Duration>) -> Self {
+        samples.sort_unstable();
+        // The nearest rank: the smallest sample that is not below that share of all.
+        let at = |share: usize| {
+            let rank = (samples.len() * share).div_ceil(100).max(1) - 1;
+            samples.get(rank).map_or(0.0, |d| d.as_secs_f64() * 1e3)
+        };
+        Self { p50: at(50), p90: at(90), p99: at(99), max: at(100), count: samples.len() }
+    }
+
+    pub fn json(&self) -> Json {
+        let ms = |x: f64| (x * 1e4).round() / 1e4;
+        json!({ "p50": ms(self.p50), "p90": ms(self.p90), "p99": ms(self.p99), "max": ms(self.max), "count": self.count })
+    }
+}
+
+impl fmt::Display for Percentiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "p50 {:.3} ms, p90 {:.3} ms, p99 {:.3} ms, max {:.3} ms",
+            self.p50, self.p90, self.p99, self.max
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_the_nearest_ranks() {
+        let p = Percentiles::of((1..=200).map(Duration::from_millis).collect());
+        assert_eq!((p.p50, p.p90, p.p99, p.max, p.count), (100.0, 180.0, 198.0, 200.0, 200));
+        assert_eq!(Percentiles::of(Vec::new()).p99, 0.0);
+    }
+}

@@ -1,0 +1,163 @@
+//! The control socket: while `run` holds the replica, the reading commands reach it here by themselves.
+//!
+//! A Unix socket beside the replica, mode 0600, always on. A request is one JSON line; the answer is
+//! lines that begin with `o` (standard output) and a last one that begins with the exit code and what
+//! to say on stderr, if anything.
+
+use crate::{Exit, code_of, failure, read, status, verify};
+use redtail::{Error, Replica, Replicator, Result};
+use serde::{Deserialize, Serialize};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The longest request, in bytes.
+const MAX_REQUEST: u64 = 1 << 20;
+
+/// What a reading command asks.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Request {
+    Get { table: String, key: Vec<String>, typed: bool },
+    Scan { table: String, typed: bool },
+    Dump { typed: bool },
+    Status { json: bool },
+    Verify { tables: Vec<String>, repair: bool, json: bool },
+}
+
+/// Answers a request from the replica at hand, on behalf of a running replicator if there is one.
+pub fn answer(request: Request, replica: &Replica, live: Option<&Replicator>, out: &mut dyn Write) -> Exit {
+    match (request, live) {
+        (Request::Get { table, key, typed }, _) => read::write_row(replica, &table, &key, typed, out),
+        (Request::Scan { table, typed }, _) => read::write_table(replica, &table, typed, out),
+        (Request::Dump { typed }, _) => read::write_all(replica, typed, out),
+        (Request::Status { json }, live) => status::write(replica, live, None, json, out),
+        (Request::Verify { tables, repair, json }, Some(live)) => {
+            let found = tokio::runtime::Handle::current().block_on(live.verify(&tables, repair))?;
+            verify::write(&found, repair, json, out)
+        }
+        (Request::Verify { .. }, None) => Err(Error::usage("verify needs the source; give -s SOURCE")),
+    }
+}
+
+/// Lets a running `run` answer if there is one, else opens the replica.
+pub async fn ask(replica: &Path, request: Request, config: &redtail::Config) -> Exit {
+    if let Some(stream) = connect(replica) {
+        return tokio::task::spawn_blocking(move || relay(stream, &request))
+            .await
+            .map_err(|e| failure(&e.into()))?;
+    }
+    let replica = Replica::open_existing(replica, config)?;
+    let work = move || {
+        let mut out = BufWriter::new(io::stdout().lock());
+        let code = answer(request, &replica, None, &mut out)?;
+        out.flush().map(|()| code).map_err(|e| failure(&e))
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|e| failure(&e.into()))?
+}
+
+/// The socket of whoever holds this replica; `None` if nobody answers.
+pub fn connect(replica: &Path) -> Option<UnixStream> {
+    UnixStream::connect(path_of(replica)).ok()
+}
+
+/// Sends the request and prints what comes back.
+pub fn relay(mut stream: UnixStream, request: &Request) -> Exit {
+    let lost = |e: io::Error| failure(&e);
+    let line = serde_json::to_string(request).map_err(|e| failure(&e.into()))?;
+    writeln!(stream, "{line}").map_err(lost)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut reader = BufReader::new(stream);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line).map_err(lost)? == 0 {
+            return Err(failure(&io::Error::other("the running redtail ended before it had answered")));
+        }
+        match line.split_first() {
+            Some((b'o', text)) => out.write_all(text).map_err(|e| failure(&e))?,
+            Some((code, said)) => {
+                out.flush().map_err(|e| failure(&e))?;
+                if !said.trim_ascii().is_empty() {
+                    let _ = io::stderr().write_all(&[b"redtail: ", said].concat());
+                }
+                return Ok(code.wrapping_sub(b'0'));
+            }
+            None => {}
+        }
+    }
+}
+
+fn path_of(replica: &Path) -> PathBuf {
+    let mut path = replica.as_os_str().to_owned();
+    path.push(".sock");
+    path.into()
+}
+
+/// A socket that is being served; it is taken away when this is dropped.
+pub struct Served(PathBuf);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Serves the socket of a replica that this process holds, until the process ends.
+pub fn serve(replicator: &Arc<Replicator>) -> Result<Served> {
+    let path = path_of(replicator.replica().path());
+    let wrong = |e: io::Error| failure(&io::Error::other(format!("control socket {}: {e}", path.display())));
+    // The replica's lock is ours: a socket that is still there belongs to a process that was killed.
+    let _ = std::fs::remove_file(&path);
+    let listener = UnixListener::bind(&path).map_err(wrong)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
+    let (replicator, runtime) = (Arc::clone(replicator), tokio::runtime::Handle::current());
+    let accept = move || {
+        for stream in listener.incoming().map_while(std::result::Result::ok) {
+            let replicator = Arc::clone(&replicator);
+            runtime.spawn_blocking(move || drop(handle(&stream, &replicator)));
+        }
+    };
+    std::thread::Builder::new().name("redtail-control".into()).spawn(accept).map_err(wrong)?;
+    Ok(Served(path))
+}
+
+fn handle(stream: &UnixStream, replicator: &Replicator) -> io::Result<()> {
+    let mut line = String::new();
+    BufReader::new(stream.take(MAX_REQUEST)).read_line(&mut line)?;
+    let mut out = BufWriter::new(stream);
+    let mut lines = Lines { out: &mut out, fresh: true };
+    let ended = match serde_json::from_str(&line) {
+        Ok(request) => answer(request, replicator.replica(), Some(replicator), &mut lines),
+        Err(e) => Err(Error::usage(format!("the running redtail does not know this request: {e}"))),
+    };
+    match ended {
+        Ok(code) => writeln!(out, "{code}")?,
+        Err(e) => writeln!(out, "{}{e}", code_of(&e))?,
+    }
+    out.flush()
+}
+
+/// Marks each line as standard output.
+struct Lines<'a, W: Write> {
+    out: &'a mut W,
+    fresh: bool,
+}
+
+impl<W: Write> Write for Lines<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for line in bytes.split_inclusive(|b| *b == b'\n') {
+            if std::mem::replace(&mut self.fresh, line.ends_with(b"\n")) {
+                self.out.write_all(b"o")?;
+            }
+            self.out.write_all(line)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

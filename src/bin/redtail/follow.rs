@@ -1,0 +1,57 @@
+//! `run` and `sync`.
+
+use crate::settings::Settings;
+use crate::{Exit, control, failure, progress};
+use redtail::{Error, Kind, Replica, Replicator, Result, Source};
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Opens what the settings name. The source is looked at first: a wrong one makes no replica.
+async fn open(settings: &Settings) -> Result<Arc<Replicator>> {
+    let (source, path) = (settings.source()?, settings.replica()?);
+    let source = Source::open(source, &settings.config)?;
+    source.head().await?;
+    let replica = Replica::open(path, &settings.config)?;
+    Ok(Arc::new(Replicator::new(source, replica, settings.config.clone())))
+}
+
+pub async fn run(settings: &Settings) -> Exit {
+    let stop = stopped()?;
+    let replicator = open(settings).await?;
+    let _served = control::serve(&replicator)?;
+    let shown = progress::show(&replicator, "run");
+    let ended = replicator.run(stop).await;
+    shown.end().await;
+    ended.map(|()| 0)
+}
+
+pub async fn sync(settings: &Settings) -> Exit {
+    let stop = stopped()?;
+    let replicator = open(settings).await?;
+    let _served = control::serve(&replicator)?;
+    let shown = progress::show(&replicator, "sync");
+    let reached = tokio::select! {
+        reached = replicator.sync_once() => reached,
+        () = stop => Err(Error::new(Kind::Stopped, "interrupted; what was copied stays, and the next run goes on from there")),
+    };
+    shown.end().await;
+    writeln!(io::stdout(), "{}", reached?).map(|()| 0).map_err(|e| failure(&e))
+}
+
+/// Ready at the first SIGINT or SIGTERM; a second one ends the process at once.
+pub fn stopped() -> Result<impl Future<Output = ()> + Send> {
+    let of = |kind| signal(kind).map_err(|e| failure(&e));
+    let (mut interrupt, mut terminate) = (of(SignalKind::interrupt())?, of(SignalKind::terminate())?);
+    let (ready, wait) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut next = async || tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} };
+        next().await;
+        let _ = ready.send(());
+        next().await;
+        std::process::exit(130);
+    });
+    Ok(async {
+        let _ = wait.await;
+    })
+}

@@ -1,0 +1,104 @@
+//! The `redtail` command: doors over the library. Parse, call, print.
+//!
+//! stdout is for results, stderr for messages and progress. Exit codes: 0 done, 1 failed at work (or
+//! differences, or no such key), 2 wrong input.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod bench;
+mod control;
+mod demo;
+mod follow;
+mod json;
+mod progress;
+mod read;
+mod settings;
+mod status;
+mod verify;
+
+use args::{Args, Command};
+use redtail::{Error, Kind, Source};
+use settings::Settings;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// How a command ended, besides by an error.
+type Exit = redtail::Result<u8>;
+
+fn main() -> ExitCode {
+    let args = match args::parse() {
+        Ok(args) => args,
+        Err(code) => return ExitCode::from(code),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(dispatch(args));
+            // A thread that still waits for a slow disk or source must not keep the process.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(e) => Err(failure(&e)),
+    };
+    match ended {
+        Ok(code) => ExitCode::from(code),
+        Err(e) if e.to_string().is_empty() => ExitCode::SUCCESS,
+        Err(e) => {
+            let _ = writeln!(io::stderr(), "redtail: {e}");
+            ExitCode::from(code_of(&e))
+        }
+    }
+}
+
+/// 2 for wrong input, 1 for a failure at work.
+fn code_of(e: &Error) -> u8 {
+    if e.kind() == Kind::Usage { 2 } else { 1 }
+}
+
+/// A failure of standard output: a reader that has gone (`| head`) is no failure.
+fn failure(e: &io::Error) -> Error {
+    let gone = e.kind() == io::ErrorKind::BrokenPipe;
+    if gone { Error::new(Kind::Stopped, "") } else { Error::new(Kind::Io, e.to_string()) }
+}
+
+async fn dispatch(args: Args) -> Exit {
+    progress::log(args.verbose);
+    let settings = Settings::load(&args)?;
+    match args.command {
+        Command::Init { dry_run } => init(&settings, dry_run).await,
+        Command::Remove { force: _ } => remove(&settings).await,
+        Command::Run => follow::run(&settings).await,
+        Command::Sync => follow::sync(&settings).await,
+        Command::Status { json } => status::status(&settings, json).await,
+        Command::Verify { tables, repair, json } => verify::verify(&settings, tables, repair, json).await,
+        Command::Get { table, key, typed } => read::get(&settings, table, key, typed).await,
+        Command::Scan { table, typed } => read::scan(&settings, table, typed).await,
+        Command::Dump { typed } => read::dump(&settings, typed).await,
+        Command::Demo { dir, seconds } => demo::demo(&dir, seconds).await,
+        Command::Bench(bench) => bench::bench(&settings, bench).await,
+    }
+}
+
+async fn init(settings: &Settings, dry_run: bool) -> Exit {
+    let source = Source::open(settings.source()?, &settings.config)?;
+    let mut out = io::stdout().lock();
+    let written = if dry_run {
+        let (_, statements) = source.plan().await?;
+        statements.iter().try_for_each(|s| writeln!(out, "{s}"))
+    } else {
+        let done = source.init().await?;
+        let captured = done.captured.iter().try_for_each(|t| writeln!(out, "captured  {t}"));
+        captured.and_then(|()| {
+            done.skipped.iter().try_for_each(|s| writeln!(out, "skipped   {}: {}", s.name, s.reason))
+        })
+    };
+    written.map(|()| 0).map_err(|e| failure(&e))
+}
+
+async fn remove(settings: &Settings) -> Exit {
+    let source = Source::open(settings.source()?, &settings.config)?;
+    let path = source.path().display().to_string();
+    let said = if source.remove().await? { "capture removed from" } else { "no capture in" };
+    writeln!(io::stdout(), "{said} {path}").map(|()| 0).map_err(|e| failure(&e))
+}

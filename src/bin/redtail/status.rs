@@ -1,0 +1,106 @@
+//! `status`: where a replica stands, from the running `run` or from the file.
+
+use crate::control::{Request, connect, relay};
+use crate::settings::Settings;
+use crate::{Exit, failure};
+use redtail::{Position, Progress, Replica, Replicator, Source};
+use serde_json::{Value as Json, json};
+use std::io::{self, Write};
+
+pub async fn status(settings: &Settings, json: bool) -> Exit {
+    let path = settings.replica()?;
+    if let Some(stream) = connect(path) {
+        let request = Request::Status { json };
+        return tokio::task::spawn_blocking(move || relay(stream, &request))
+            .await
+            .map_err(|e| failure(&e.into()))?;
+    }
+    let replica = Replica::open_existing(path, &settings.config)?;
+    let head = if settings.has_source() {
+        Source::open(settings.source()?, &settings.config)?.head().await?
+    } else {
+        None
+    };
+    write(&replica, None, head, json, &mut io::stdout().lock())
+}
+
+pub fn write(
+    replica: &Replica,
+    live: Option<&Replicator>,
+    head: Option<Position>,
+    as_json: bool,
+    out: &mut dyn Write,
+) -> Exit {
+    let progress = live.map(|l| l.progress().borrow().clone());
+    let said = describe(replica, progress.as_ref(), head)?;
+    let written = if as_json { writeln!(out, "{said}") } else { for_people(&said, out) };
+    written.map(|()| 0).map_err(|e| failure(&e))
+}
+
+fn describe(replica: &Replica, progress: Option<&Progress>, head: Option<Position>) -> redtail::Result<Json> {
+    let snapshot = replica.snapshot()?;
+    let position = snapshot.position();
+    let tables = snapshot.tables()?;
+    let head = progress.and_then(|p| p.head).or(head.map(|h| h.seq));
+    let names: Vec<&str> =
+        tables.iter().filter(|t| t.reconciling.is_some()).map(|t| t.table.name.as_str()).collect();
+    let each = tables.iter().map(|t| {
+        let state = if t.reconciling.is_some() { "reconciling" } else { "whole" };
+        json!({ "name": t.table.name, "rows": t.rows, "state": state, "copied": t.reconciling })
+    });
+    let skipped = progress
+        .map(|p| p.skipped.iter().map(|s| json!({ "name": s.name, "reason": s.reason })).collect::<Vec<_>>());
+    Ok(json!({
+        "state": progress.map_or("stopped", |p| p.state.name()),
+        "log_id": position.map(|p| p.log_id.to_string()),
+        "cursor": position.map_or(0, |p| p.seq),
+        "durable": progress.map_or_else(|| position.map_or(0, |p| p.seq), |p| p.durable_seq),
+        "head": head,
+        "horizon": snapshot.horizon(),
+        "lag_entries": head.zip(position).map(|(head, p)| head.saturating_sub(p.seq)),
+        "lag_seconds": progress.and_then(Progress::lag).map(|d| d.as_secs_f64()),
+        "consistent": snapshot.is_consistent(),
+        "reconciling": names,
+        "rows_copied": progress.map(|p| p.copied),
+        "tables": each.collect::<Vec<_>>(),
+        "skipped": skipped.unwrap_or_default(),
+        "error": progress.and_then(|p| p.error.clone()),
+        "live": progress.is_some(),
+        "pid": progress.map(|_| std::process::id()),
+    }))
+}
+
+fn for_people(said: &Json, out: &mut dyn Write) -> io::Result<()> {
+    let field =
+        |name: &str| said.get(name).filter(|v| !v.is_null()).map_or_else(|| "unknown".to_owned(), plain);
+    writeln!(out, "state       {}", field("state"))?;
+    writeln!(out, "position    {}:{}", field("log_id"), field("cursor"))?;
+    writeln!(out, "head        {}", field("head"))?;
+    writeln!(out, "lag         {} entries, {} s", field("lag_entries"), field("lag_seconds"))?;
+    writeln!(
+        out,
+        "consistent  {}",
+        if said.get("consistent") == Some(&Json::Bool(true)) { "yes" } else { "no" }
+    )?;
+    if let Some(error) = said.get("error").and_then(Json::as_str) {
+        writeln!(out, "error       {error}")?;
+    }
+    let list = |name: &str| said.get(name).and_then(Json::as_array).cloned().unwrap_or_default();
+    for t in list("tables") {
+        let of = |name: &str| t.get(name).map_or_else(String::new, plain);
+        let state = match t.get("copied").filter(|c| !c.is_null()) {
+            Some(copied) => format!("  reconciling, {copied} rows read"),
+            None => String::new(),
+        };
+        writeln!(out, "table       {}  {} rows{state}", of("name"), of("rows"))?;
+    }
+    for s in list("skipped") {
+        let of = |name: &str| s.get(name).map_or_else(String::new, plain);
+        writeln!(out, "skipped     {}: {}", of("name"), of("reason"))?;
+    }
+    Ok(())
+}
+
+fn plain(value: &Json) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}

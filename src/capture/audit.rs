@@ -1,0 +1,162 @@
+//! Compares what is installed with what should be, in the caller's snapshot.
+//!
+//! A table is captured when its triggers are, word for word, those that its definition asks for, stand
+//! behind every trigger of the application (the newest fires first), and before the end view (else
+//! somebody made them again, and writes may have gone by). Anything else is repaired under a new id.
+
+use super::describe::{Described, Skipped, SourceTable, describe};
+use super::triggers::{Trigger, triggers};
+use super::{END, PREFIX, evict, migrate};
+use crate::error::Result;
+use crate::source::sql::Sql;
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// The outcome of an audit.
+pub(crate) struct Audit {
+    /// Tables whose capture is whole.
+    pub captured: Vec<Captured>,
+    /// Tables whose capture is missing or not whole, and what is wrong.
+    pub broken: Vec<(SourceTable, String)>,
+    pub skipped: Vec<Skipped>,
+    /// Ids in the bookkeeping whose table is gone.
+    pub stale: Vec<i64>,
+    /// Triggers of ours that belong to no captured table.
+    pub loose: Vec<String>,
+    /// The bookkeeping itself is there.
+    pub installed: bool,
+}
+
+/// A table whose capture is whole.
+#[derive(Clone)]
+pub(crate) struct Captured {
+    pub source: SourceTable,
+    pub id: i64,
+    /// Definition, id and triggers with their places, as one number: if it moves, the table is reconciled.
+    pub fingerprint: u128,
+}
+
+impl Audit {
+    /// Whether nothing is left to install or to take away.
+    pub fn is_whole(&self) -> bool {
+        self.installed && self.broken.is_empty() && self.stale.is_empty() && self.loose.is_empty()
+    }
+}
+
+/// The triggers that stand in `sqlite_schema`, with their places.
+#[derive(Default)]
+struct Standing {
+    /// By table in lower case: name, text and place of ours.
+    ours: HashMap<String, Vec<(String, String, i64)>>,
+    /// By table in lower case: the place of the application's newest trigger.
+    theirs: HashMap<String, i64>,
+    end: i64,
+}
+
+/// Reads the whole schema and says what is captured and what is not.
+pub(crate) fn audit(sql: &mut Sql) -> Result<Audit> {
+    let mut described = describe(sql)?;
+    skip_searchless(&mut described);
+    let installed = migrate::is_installed(sql)?;
+    if installed {
+        migrate::refuse_newer(sql)?;
+    }
+    let ids = if installed { ids(sql)? } else { HashMap::new() };
+    let standing = standing(sql)?;
+    let known: HashSet<&str> = described.tables.iter().map(|t| t.table.name.as_str()).collect();
+    let stale = ids
+        .iter()
+        .filter(|(name, _)| !known.contains(name.as_str()))
+        .flat_map(|(_, ids)| ids.clone())
+        .collect();
+    let (mut captured, mut broken) = (Vec::new(), Vec::new());
+    for t in described.tables {
+        match ids.get(&t.table.name).map(Vec::as_slice) {
+            Some(&[id]) => match health(&t, id, &standing) {
+                Ok(fingerprint) => captured.push(Captured { source: t, id, fingerprint }),
+                Err(why) => broken.push((t, why)),
+            },
+            Some(_) => broken.push((t, "it has several ids".into())),
+            None => broken.push((t, "not captured yet".into())),
+        }
+    }
+    let expected: HashSet<String> =
+        captured.iter().flat_map(|c| triggers(&c.source, c.id)).map(|t| t.name).collect();
+    let ours = standing.ours.into_values().flatten().map(|(name, ..)| name);
+    let loose = ours.filter(|name| !expected.contains(name)).collect();
+    Ok(Audit { captured, broken, skipped: described.skipped, stale, loose, installed })
+}
+
+/// A table with a unique index that no search can use would be scanned by every write of the application.
+fn skip_searchless(described: &mut Described) {
+    let (skip, keep) = std::mem::take(&mut described.tables).into_iter().partition(evict::searchless);
+    described.tables = keep;
+    let skip: Vec<SourceTable> = skip;
+    described.skipped.extend(skip.into_iter().map(|t| {
+        Skipped {
+            name: t.table.name,
+            reason:
+                "a unique expression index over its automatic key alone cannot be searched before an insert"
+                    .into(),
+        }
+    }));
+}
+
+fn ids(sql: &mut Sql) -> Result<HashMap<String, Vec<i64>>> {
+    let mut out: HashMap<String, Vec<i64>> = HashMap::new();
+    sql.rows("SELECT id, CAST(name AS BLOB) FROM _redtail_tables", &[], |row| {
+        out.entry(row.text(1)?.unwrap_or_default()).or_default().push(row.integer(0)?);
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    Ok(out)
+}
+
+fn standing(sql: &mut Sql) -> Result<Standing> {
+    let mut out = Standing::default();
+    let query = "SELECT rowid, CAST(name AS BLOB), CAST(tbl_name AS BLOB), CAST(sql AS BLOB), type = 'view' \
+                 FROM sqlite_schema WHERE type = 'trigger' OR name = '_redtail_end'";
+    sql.rows(query, &[], |row| {
+        let place = row.integer(0)?;
+        // A trigger of the application may have a name that is not UTF-8: then it is not ours.
+        let name = row.text(1).ok().flatten().unwrap_or_default();
+        let table = row.text(2).ok().flatten().unwrap_or_default().to_ascii_lowercase();
+        if row.integer(4)? != 0 {
+            out.end = place;
+        } else if name.to_ascii_lowercase().starts_with(PREFIX) {
+            let text = row.text(3).ok().flatten().unwrap_or_default();
+            out.ours.entry(table).or_default().push((name, text, place));
+        } else {
+            let newest = out.theirs.entry(table).or_default();
+            *newest = place.max(*newest);
+        }
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    debug_assert!(END.starts_with(PREFIX), "the end view is one of ours");
+    Ok(out)
+}
+
+/// The fingerprint of a table whose capture is whole, or what is wrong with it.
+fn health(t: &SourceTable, id: i64, standing: &Standing) -> std::result::Result<u128, String> {
+    let low = t.table.name.to_ascii_lowercase();
+    let none = Vec::new();
+    let ours = standing.ours.get(&low).unwrap_or(&none);
+    let expected = triggers(t, id);
+    if ours.is_empty() {
+        return Err("its triggers are gone".into());
+    }
+    let stands = |want: &Trigger| ours.iter().any(|(name, text, _)| *name == want.name && *text == want.sql);
+    if ours.len() != expected.len() || !expected.iter().all(stands) {
+        return Err("its triggers are not those that its definition asks for".into());
+    }
+    let places = || ours.iter().map(|(.., place)| *place);
+    if places().max() > Some(standing.end) {
+        return Err("its triggers were made again by someone else".into());
+    }
+    if standing.theirs.get(&low).copied() > places().min() {
+        return Err("a trigger of the application is newer than ours".into());
+    }
+    let mut sorted: Vec<_> = ours.iter().collect();
+    sorted.sort();
+    Ok(xxh3_128(format!("{id}{}{sorted:?}", t.definition).as_bytes()))
+}

@@ -1,0 +1,316 @@
+//! Reads the source's schema: every table of it, what its key is, and what else can make a row unique.
+//!
+//! Must be called inside a read transaction, so that what it says belongs to one snapshot. It only
+//! reads; what follows from it is `triggers` (what we install) and `audit` (whether that is there).
+
+use crate::error::Result;
+use crate::key::Collation;
+use crate::schema::{Column, Key, KeyPart, Table, is_numeric};
+use crate::source::sql::Sql;
+use crate::value::Value;
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+/// A table that can be captured, as the source defines it.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceTable {
+    pub table: Table,
+    pub columns: Vec<SourceColumn>,
+    /// A name by which the rowid can be reached; `None` in WITHOUT ROWID tables and where columns hide it.
+    pub rowid: Option<&'static str>,
+    /// The key is an INTEGER PRIMARY KEY, which is the rowid itself.
+    pub alias: bool,
+    /// The unique indexes other than the key's own.
+    pub unique: Vec<UniqueIndex>,
+    /// Referenced by a numeric foreign key while a key column here is not numeric (capture.md: falsified AFTER images).
+    pub coerced: bool,
+    /// Everything of the definition that matters for the rows, as text to be hashed.
+    pub definition: String,
+    foreign_keys: Vec<(String, String)>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SourceColumn {
+    pub name: String,
+    pub declared: String,
+    pub not_null: bool,
+    pub default: Option<String>,
+    primary_key: i64,
+    /// 0 ordinary, 2 virtual and 3 stored generated column.
+    pub hidden: i64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct UniqueIndex {
+    pub parts: Vec<IndexPart>,
+    /// The CREATE INDEX statement; `None` for a constraint's index.
+    pub sql: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct IndexPart {
+    /// −1 is the rowid, −2 an expression.
+    pub cid: i64,
+    pub name: Option<String>,
+    pub collation: String,
+}
+
+struct Index {
+    name: String,
+    unique: bool,
+    primary: bool,
+    parts: Vec<IndexPart>,
+}
+
+/// A table that is not replicated, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The table's name.
+    pub name: String,
+    /// Why it is not replicated.
+    pub reason: String,
+}
+
+/// The tables of the source, those that can be captured and those that cannot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Described {
+    pub tables: Vec<SourceTable>,
+    pub skipped: Vec<Skipped>,
+}
+
+/// More key columns than this fall back to the rowid.
+const MAX_KEY_COLUMNS: usize = 64;
+/// The endings by which virtual tables name what they keep in ordinary tables.
+const SHADOWS: [&str; 11] =
+    ["content", "segments", "segdir", "docsize", "stat", "data", "idx", "config", "node", "parent", "rowid"];
+
+impl SourceTable {
+    pub fn column(&self, name: &str) -> Option<&SourceColumn> {
+        self.columns.iter().find(|c| c.name.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Describes every table of `main`.
+pub(crate) fn describe(sql: &mut Sql) -> Result<Described> {
+    let mut listed = Vec::new();
+    let list = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), wr FROM pragma_table_list WHERE schema = 'main' ORDER BY name";
+    sql.rows(list, &[], |row| {
+        let name = match row.value(0)? {
+            Value::Blob(b) | Value::Text(b) => b,
+            _ => Vec::new(),
+        };
+        listed.push((String::from_utf8(name), row.text(1)?.unwrap_or_default(), row.integer(2)? != 0));
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    let virtuals: HashSet<String> = listed
+        .iter()
+        .filter(|(_, kind, _)| kind == "virtual")
+        .filter_map(|(name, _, _)| name.as_ref().ok().map(|n| n.to_ascii_lowercase()))
+        .collect();
+    let mut out = Described::default();
+    for (name, kind, without_rowid) in listed {
+        let Ok(name) = name else {
+            let name = name.map_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned(), |n| n);
+            out.skip(&name, "its name is not UTF-8");
+            continue;
+        };
+        let low = name.to_ascii_lowercase();
+        if low.starts_with("sqlite_") || low.starts_with("_redtail_") || kind == "view" {
+            continue;
+        }
+        match unfit(&low, &kind, &virtuals).map_or_else(|| look(sql, &name, without_rowid), |r| Ok(Err(r)))? {
+            Ok(table) => out.tables.push(table),
+            Err(reason) => out.skip(&name, &reason),
+        }
+    }
+    mark_coerced(&mut out.tables);
+    Ok(out)
+}
+
+impl Described {
+    fn skip(&mut self, name: &str, reason: &str) {
+        self.skipped.push(Skipped { name: name.to_owned(), reason: reason.to_owned() });
+    }
+}
+
+/// Why a table cannot be captured whatever its columns are.
+fn unfit(low: &str, kind: &str, virtuals: &HashSet<String>) -> Option<String> {
+    let shadow = low.rsplit_once('_').is_some_and(|(v, end)| virtuals.contains(v) && SHADOWS.contains(&end));
+    match kind {
+        "virtual" => Some("a virtual table; its content belongs to its module".into()),
+        "shadow" => Some("a shadow table of a virtual table".into()),
+        _ if shadow => Some("a shadow table of a virtual table".into()),
+        _ if low.starts_with("libsql_") || low.ends_with("_shadow_idx") || low.ends_with("_idx_shadow") => {
+            Some("a table of libSQL's own".into())
+        }
+        _ => None,
+    }
+}
+
+fn look(sql: &mut Sql, name: &str, without_rowid: bool) -> Result<std::result::Result<SourceTable, String>> {
+    let columns = columns(sql, name)?;
+    if columns.is_empty() {
+        return Ok(Err("its columns cannot be read".into()));
+    }
+    if columns.len() > 32_767 {
+        return Ok(Err("too many columns".into()));
+    }
+    let taken = |n: &&str| columns.iter().any(|c| c.name.eq_ignore_ascii_case(n));
+    let rowid =
+        if without_rowid { None } else { ["rowid", "_rowid_", "oid"].into_iter().find(|n| !taken(n)) };
+    let indexes = indexes(sql, name)?;
+    let (key, key_index, alias) = match choose_key(&columns, &indexes, rowid, without_rowid) {
+        Ok(key) => key,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let mut unique = Vec::new();
+    for index in indexes.iter().filter(|i| i.unique && Some(i.name.as_str()) != key_index) {
+        let create =
+            "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'index' AND name = +CAST(?1 AS TEXT)";
+        let text = sql.rows(create, &[text(&index.name)], |row| Ok(ControlFlow::Break(row.text(0)?)))?;
+        unique.push(UniqueIndex { parts: index.parts.clone(), sql: text.flatten() });
+    }
+    let foreign_keys = foreign_keys(sql, name)?;
+    let place = place(sql, name)?;
+    let definition = format!("{columns:?}{key:?}{unique:?}{foreign_keys:?}{place}");
+    let table = Table {
+        name: name.to_owned(),
+        columns: columns
+            .iter()
+            .map(|c| Column { name: c.name.clone(), declared: c.declared.clone() })
+            .collect(),
+        key,
+    };
+    Ok(Ok(SourceTable { table, columns, rowid, alias, unique, coerced: false, definition, foreign_keys }))
+}
+
+fn text(s: &str) -> Value {
+    Value::Text(s.as_bytes().to_vec())
+}
+
+fn columns(sql: &mut Sql, table: &str) -> Result<Vec<SourceColumn>> {
+    let mut out = Vec::new();
+    let query = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), \"notnull\", CAST(dflt_value AS BLOB), pk, hidden \
+                 FROM pragma_table_xinfo(+CAST(?1 AS TEXT), 'main') WHERE hidden <> 1 ORDER BY cid";
+    sql.rows(query, &[text(table)], |row| {
+        out.push(SourceColumn {
+            name: row.text(0)?.unwrap_or_default(),
+            declared: row.text(1)?.unwrap_or_default(),
+            not_null: row.integer(2)? != 0,
+            default: row.text(3)?,
+            primary_key: row.integer(4)?,
+            hidden: row.integer(5)?,
+        });
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    Ok(out)
+}
+
+fn indexes(sql: &mut Sql, table: &str) -> Result<Vec<Index>> {
+    let mut out = Vec::new();
+    let query = "SELECT CAST(name AS BLOB), \"unique\", CAST(origin AS BLOB) \
+                 FROM pragma_index_list(+CAST(?1 AS TEXT), 'main') ORDER BY seq";
+    sql.rows(query, &[text(table)], |row| {
+        let primary = row.text(2)?.as_deref() == Some("pk");
+        let name = row.text(0)?.unwrap_or_default();
+        out.push(Index { name, unique: row.integer(1)? != 0, primary, parts: Vec::new() });
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    for index in out.iter_mut().filter(|i| i.unique) {
+        let query = "SELECT cid, CAST(name AS BLOB), CAST(coll AS BLOB) \
+                     FROM pragma_index_xinfo(+CAST(?1 AS TEXT), 'main') WHERE key = 1 ORDER BY seqno";
+        let parts = &mut index.parts;
+        sql.rows(query, &[text(&index.name)], |row| {
+            let collation = row.text(2)?.unwrap_or_default();
+            parts.push(IndexPart { cid: row.integer(0)?, name: row.text(1)?, collation });
+            Ok(ControlFlow::<()>::Continue(()))
+        })?;
+    }
+    Ok(out)
+}
+
+fn foreign_keys(sql: &mut Sql, table: &str) -> Result<Vec<(String, String)>> {
+    let mut out = Vec::new();
+    let query = "SELECT CAST(\"table\" AS BLOB), CAST(\"from\" AS BLOB) \
+                 FROM pragma_foreign_key_list(+CAST(?1 AS TEXT), 'main') ORDER BY id, seq";
+    sql.rows(query, &[text(table)], |row| {
+        out.push((row.text(0)?.unwrap_or_default(), row.text(1)?.unwrap_or_default()));
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    Ok(out)
+}
+
+/// The table's row in `sqlite_schema`: a copy-and-rename under the same name changes it.
+fn place(sql: &mut Sql, table: &str) -> Result<String> {
+    let query = "SELECT rowid, rootpage, CAST(sql AS BLOB) FROM sqlite_schema \
+                 WHERE type = 'table' AND name = +CAST(?1 AS TEXT)";
+    let place = sql.rows(query, &[text(table)], |row| {
+        Ok(ControlFlow::Break(format!("{:?}{:?}{:?}", row.value(0)?, row.value(1)?, row.value(2)?)))
+    })?;
+    Ok(place.unwrap_or_default())
+}
+
+type ChosenKey<'a> = (Key, Option<&'a str>, bool);
+
+/// The declared primary key if it can be ordered here, else the rowid.
+fn choose_key<'a>(
+    columns: &[SourceColumn],
+    indexes: &'a [Index],
+    rowid: Option<&str>,
+    without_rowid: bool,
+) -> std::result::Result<ChosenKey<'a>, String> {
+    let of_rowid =
+        || Key { parts: vec![KeyPart { column: None, collation: Collation::Binary }], nullable: false };
+    let primary: Vec<usize> =
+        (0..columns.len()).filter(|i| columns.get(*i).is_some_and(|c| c.primary_key > 0)).collect();
+    let index = indexes.iter().find(|i| i.primary);
+    // One primary key column without an index of its own is the rowid itself ("INTEGER PRIMARY KEY").
+    if let ([column], None, false) = (primary.as_slice(), index, without_rowid) {
+        let part = KeyPart { column: Some(*column), collation: Collation::Binary };
+        return Ok((Key { parts: vec![part], nullable: false }, None, true));
+    }
+    let Some(index) = index else {
+        return match rowid {
+            Some(_) => Ok((of_rowid(), None, false)),
+            None => Err("its only key is the rowid, which columns of that name hide".into()),
+        };
+    };
+    let part = |p: &IndexPart| {
+        let column = columns.iter().position(|c| Some(c.name.as_str()) == p.name.as_deref())?;
+        Some(KeyPart { column: Some(column), collation: Collation::named(&p.collation)? })
+    };
+    let parts: Option<Vec<KeyPart>> = index.parts.iter().map(part).collect();
+    match parts {
+        Some(parts) if parts.len() <= MAX_KEY_COLUMNS => {
+            let not_null = |p: &KeyPart| p.column.and_then(|i| columns.get(i)).is_some_and(|c| c.not_null);
+            let nullable = !without_rowid && !parts.iter().all(not_null);
+            if nullable && rowid.is_none() {
+                return Err("NULL may stand in its primary key, and columns named rowid, _rowid_ and oid hide the rowid".into());
+            }
+            Ok((Key { parts, nullable }, Some(&index.name), false))
+        }
+        _ if without_rowid => Err(format!(
+            "its primary key has a collation that is unknown here, or more than {MAX_KEY_COLUMNS} columns, and it has no rowid"
+        )),
+        _ if rowid.is_some() => Ok((of_rowid(), None, false)),
+        _ => Err("its primary key has a collation that is unknown here, and its rowid is hidden".into()),
+    }
+}
+
+/// Finds the parents whose AFTER images SQLite may falsify: the child's scan applies the child column's
+/// affinity to the parent's key in place.
+fn mark_coerced(tables: &mut [SourceTable]) {
+    let mut numeric_parents = HashSet::new();
+    for t in tables.iter() {
+        for (parent, from) in &t.foreign_keys {
+            if t.column(from).is_some_and(|c| is_numeric(&c.declared)) {
+                numeric_parents.insert(parent.to_ascii_lowercase());
+            }
+        }
+    }
+    for t in tables.iter_mut().filter(|t| !t.alias) {
+        let keys = t.table.key.parts.iter().filter_map(|p| p.column).filter_map(|i| t.columns.get(i));
+        let loose = keys.clone().any(|c| !is_numeric(&c.declared));
+        t.coerced = loose && numeric_parents.contains(&t.table.name.to_ascii_lowercase());
+    }
+}

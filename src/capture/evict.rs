@@ -1,0 +1,153 @@
+//! Searches for the keys that a REPLACE might evict: one for every uniqueness other than the key itself.
+//!
+//! SQLite fires no delete trigger for a row that REPLACE removes through another unique index while
+//! `recursive_triggers` is off (its default). So before an insert or update the keys are entered of all
+//! rows that stand where the new row wants to stand; whether they went, the read decides. Each search
+//! must be able to use its index: it runs inside the application's statement.
+
+use super::describe::{SourceTable, UniqueIndex};
+use super::sqltext;
+use super::triggers::{Op, enter, key_expressions};
+use crate::source::sql::quote;
+use std::collections::BTreeSet;
+
+/// The searches of BEFORE INSERT.
+pub(crate) fn before_insert(t: &SourceTable, id: i64) -> Vec<String> {
+    searches(t, id, Event::Insert)
+}
+
+/// The searches of BEFORE UPDATE: not the row itself, and only if something the index looks at changed.
+pub(crate) fn before_update(t: &SourceTable, id: i64) -> Vec<String> {
+    searches(t, id, Event::Update)
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Event {
+    Insert,
+    Update,
+}
+
+fn searches(t: &SourceTable, id: i64, event: Event) -> Vec<String> {
+    let mut conditions = Vec::new();
+    if let (Some(rowid), false, Some(_)) =
+        (t.rowid, t.alias, t.table.key.parts.iter().find(|p| p.column.is_some()))
+    {
+        // A declared key and a rowid of its own: INSERT OR REPLACE INTO t(rowid, …) evicts by the rowid.
+        let moved =
+            if event == Event::Update { format!(" AND NEW.{rowid} <> OLD.{rowid}") } else { String::new() };
+        conditions.push(format!("_r.{rowid} = NEW.{rowid}{moved}"));
+    }
+    conditions.extend(t.unique.iter().filter_map(|index| condition(t, index, event)));
+    let keys = key_expressions(t, "_r");
+    let but_not =
+        if event == Event::Update { format!(" AND NOT ({})", the_row_itself(t)) } else { String::new() };
+    let table = quote(&t.table.name);
+    conditions
+        .into_iter()
+        .map(|w| enter(id, Op::Evict, &keys, &format!(" FROM {table} AS _r WHERE {w}{but_not}")))
+        .collect()
+}
+
+fn the_row_itself(t: &SourceTable) -> String {
+    if let Some(rowid) = t.rowid {
+        return format!("_r.{rowid} = OLD.{rowid}");
+    }
+    let columns = t.table.key.parts.iter().filter_map(|p| p.column).filter_map(|i| t.table.columns.get(i));
+    let same = |c: &crate::schema::Column| format!("_r.{0} IS OLD.{0} COLLATE BINARY", quote(&c.name));
+    columns.map(same).collect::<Vec<_>>().join(" AND ")
+}
+
+/// The rows that stand in one unique index where NEW wants to stand; `None` if none ever can.
+fn condition(t: &SourceTable, index: &UniqueIndex, event: Event) -> Option<String> {
+    if index.parts.iter().any(|p| p.cid == -1) {
+        return None; // It holds the rowid: two rows never collide in it.
+    }
+    let (texts, predicate) = index.sql.as_deref().map(sqltext::index_terms).unwrap_or_default();
+    let mut terms = Vec::new();
+    let mut used = BTreeSet::new();
+    for (n, part) in index.parts.iter().enumerate() {
+        let collate = quote(&part.collation);
+        if let (true, Some(name)) = (part.cid >= 0, part.name.as_deref()) {
+            used.insert(name.to_owned());
+            if !(event == Event::Insert && unknown_before_insert(t, [name])) {
+                terms.push(format!("_r.{} = {} COLLATE {collate}", quote(name), new_value(t, name)));
+            }
+        } else {
+            let text = texts.get(n)?;
+            used.extend(mentioned(t, text));
+            if let Some(new) = over_new(t, text, event) {
+                terms.push(format!("({text}) = {new} COLLATE {collate}"));
+            }
+        }
+    }
+    if let Some(predicate) = &predicate {
+        used.extend(mentioned(t, predicate));
+        terms.push(format!("({predicate})"));
+        terms.extend(over_new(t, predicate, event));
+    }
+    let mut out = if terms.is_empty() { "1".to_owned() } else { terms.join(" AND ") };
+    let generated = used.iter().any(|n| t.column(n).is_some_and(|c| c.hidden != 0));
+    if event == Event::Update && !generated && !used.is_empty() {
+        let changed = |n: &String| format!("NEW.{0} IS NOT OLD.{0} COLLATE BINARY", quote(n));
+        let changed = used.iter().map(changed).collect::<Vec<_>>().join(" OR ");
+        // First of all: an update that touches nothing the index looks at searches nothing.
+        out = format!("({changed}) AND {out}");
+    }
+    Some(out)
+}
+
+/// In BEFORE INSERT an automatic rowid reads as −1, and a generated column may be made of it.
+fn unknown_before_insert<'a>(t: &SourceTable, names: impl IntoIterator<Item = &'a str>) -> bool {
+    let key = t.alias.then(|| t.table.key_names().first().map(|n| (*n).to_owned())).flatten();
+    names.into_iter().any(|n| {
+        key.as_deref().is_some_and(|k| k.eq_ignore_ascii_case(n))
+            || t.column(n).is_some_and(|c| c.hidden != 0)
+    })
+}
+
+/// NEW's value as the uniqueness check will see it: under REPLACE the default of a NOT NULL column takes
+/// the place of NULL only after the BEFORE triggers.
+fn new_value(t: &SourceTable, name: &str) -> String {
+    let new = format!("NEW.{}", quote(name));
+    match t.column(name) {
+        Some(c) if c.not_null && c.hidden == 0 => match c.default.as_deref() {
+            Some(default) if !default.eq_ignore_ascii_case("null") => format!("coalesce({new},({default}))"),
+            _ => new,
+        },
+        _ => new,
+    }
+}
+
+/// The index's own expression over NEW: a subquery that has NEW's values under the columns' names.
+fn over_new(t: &SourceTable, expression: &str, event: Event) -> Option<String> {
+    let columns = mentioned(t, expression);
+    let rowid = sqltext::words(expression)
+        .iter()
+        .any(|w| ["rowid", "oid", "_rowid_"].contains(&w.to_ascii_lowercase().as_str()));
+    if event == Event::Insert && (unknown_before_insert(t, columns.iter().map(String::as_str)) || rowid) {
+        return None;
+    }
+    let named: Vec<String> = columns.iter().map(|n| format!("{} AS {}", new_value(t, n), quote(n))).collect();
+    let list = if named.is_empty() { "1".to_owned() } else { named.join(",") };
+    Some(format!("(SELECT {expression} FROM (SELECT {list}) AS _n)"))
+}
+
+/// The table's columns that an expression names.
+fn mentioned(t: &SourceTable, expression: &str) -> Vec<String> {
+    let words: BTreeSet<String> =
+        sqltext::words(expression).into_iter().map(|w| w.to_ascii_lowercase()).collect();
+    let named = t.columns.iter().filter(|c| words.contains(&c.name.to_ascii_lowercase()));
+    named.map(|c| c.name.clone()).collect()
+}
+
+/// Whether every row of the table would be a candidate: an expression index over the automatic key alone.
+pub(crate) fn searchless(t: &SourceTable) -> bool {
+    t.unique.iter().any(|index| {
+        let (texts, _) = index.sql.as_deref().map(sqltext::index_terms).unwrap_or_default();
+        let usable = |(n, p): (usize, &super::describe::IndexPart)| match p.name.as_deref() {
+            Some(name) if p.cid >= 0 => !unknown_before_insert(t, [name]),
+            _ => texts.get(n).is_some_and(|x| over_new(t, x, Event::Insert).is_some()),
+        };
+        index.parts.iter().all(|p| p.cid != -1) && !index.parts.iter().enumerate().any(usable)
+    })
+}

@@ -1,0 +1,162 @@
+//! Puts capture into the source and takes it out again.
+//!
+//! Every install or repair of a table happens in one transaction with a new id and a reset entry, so that
+//! every consumer reconciles it. The write lock is given back after [`LOCK`]: many tables are installed
+//! in several transactions. Nothing here touches an object without our prefix.
+
+use super::audit::{Audit, audit};
+use super::describe::SourceTable;
+use super::triggers::{NOW_MS, Op, triggers};
+use super::{END, PREFIX, migrate};
+use crate::error::{Error, Kind, Result};
+use crate::source::sql::{Sql, quote};
+use crate::value::Value;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// After this long a transaction that installs is committed and the next one begun.
+const LOCK: Duration = Duration::from_millis(3);
+
+/// Installs what is missing and repairs what is broken; returns the last audit, which is whole.
+///
+/// # Errors
+/// `Unavailable` if the write lock is not to be had; `Usage` if the source cannot be written.
+pub(crate) fn install(sql: &mut Sql) -> Result<Audit> {
+    loop {
+        let found = write(sql, |sql| {
+            migrate::migrate(sql)?;
+            let found = audit(sql)?;
+            if !found.is_whole() {
+                clear(sql, &found)?;
+                repair(sql, &found)?;
+            }
+            Ok(found)
+        })?;
+        if found.is_whole() {
+            return Ok(found);
+        }
+    }
+}
+
+/// The statements that [`install`] would run, without running them.
+pub(crate) fn plan(sql: &mut Sql) -> Result<(Audit, Vec<String>)> {
+    let planned = write_and_roll_back(sql, |sql| {
+        let installed = migrate::is_installed(sql)?;
+        migrate::migrate(sql)?;
+        let found = audit(sql)?;
+        let mut out = Vec::new();
+        if !installed {
+            out.push(include_str!("../../migrations/0001_capture.sql").trim().to_owned());
+        }
+        let next = sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?.unwrap_or(1);
+        for ((t, _), id) in found.broken.iter().zip(next..) {
+            out.extend(triggers(t, id).into_iter().map(|t| format!("{};", t.sql)));
+        }
+        Ok((found, out))
+    })?;
+    Ok(planned)
+}
+
+/// Takes every object of ours out of the source. Returns whether there was any.
+pub(crate) fn remove(sql: &mut Sql) -> Result<bool> {
+    write(sql, |sql| {
+        let mut ours = Vec::new();
+        let query = "SELECT CAST(type AS BLOB), CAST(name AS BLOB) FROM sqlite_schema \
+                     WHERE lower(name) GLOB '_redtail_*' AND type IN ('trigger', 'view', 'table', 'index') \
+                     AND name NOT GLOB 'sqlite_*' \
+                     ORDER BY CASE type WHEN 'trigger' THEN 0 WHEN 'view' THEN 1 WHEN 'index' THEN 2 ELSE 3 END";
+        sql.rows(query, &[], |row| {
+            ours.push((row.text(0)?.unwrap_or_default(), row.text(1)?.unwrap_or_default()));
+            Ok(ControlFlow::<()>::Continue(()))
+        })?;
+        for (kind, name) in &ours {
+            sql.script(&format!("DROP {} IF EXISTS {}", kind.to_ascii_uppercase(), quote(name)))?;
+        }
+        Ok(!ours.is_empty())
+    })
+}
+
+/// Takes away what belongs to tables that are gone or are about to be installed again.
+fn clear(sql: &mut Sql, found: &Audit) -> Result<()> {
+    for name in &found.loose {
+        sql.script(&format!("DROP TRIGGER IF EXISTS {}", quote(name)))?;
+    }
+    for id in &found.stale {
+        sql.run_with("DELETE FROM _redtail_tables WHERE id = ?1", &[Value::Integer(*id)])?;
+    }
+    Ok(())
+}
+
+/// Installs broken tables until the lock has been held long enough.
+fn repair(sql: &mut Sql, found: &Audit) -> Result<()> {
+    let begun = Instant::now();
+    for (t, _) in &found.broken {
+        widen(sql, t.table.key.width())?;
+        install_table(sql, t)?;
+        if begun.elapsed() > LOCK {
+            break;
+        }
+    }
+    // The end view must stand behind our newest trigger.
+    sql.script(&format!("DROP VIEW IF EXISTS {END}; CREATE VIEW {END} AS SELECT 1"))
+}
+
+fn install_table(sql: &mut Sql, t: &SourceTable) -> Result<()> {
+    let name = Value::Text(t.table.name.as_bytes().to_vec());
+    let id = sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?;
+    let id = id.ok_or_else(|| {
+        Error::new(
+            Kind::Capture,
+            "source: the capture's counter of ids is gone; run `redtail remove`, then `redtail init`",
+        )
+    })?;
+    sql.run("UPDATE _redtail_meta SET value = value + 1 WHERE name = 'next'")?;
+    sql.run_with("DELETE FROM _redtail_tables WHERE name = +CAST(?1 AS TEXT)", std::slice::from_ref(&name))?;
+    sql.run_with(
+        "INSERT INTO _redtail_tables(id, name) VALUES (?1, CAST(?2 AS TEXT))",
+        &[Value::Integer(id), name],
+    )?;
+    for trigger in triggers(t, id) {
+        sql.script(&trigger.sql)?;
+    }
+    let reset =
+        format!("INSERT INTO _redtail_changelog(tbl, op, at) VALUES (?1, {}, {NOW_MS})", Op::Reset as u8);
+    sql.run_with(&reset, &[Value::Integer(id)])
+}
+
+/// Gives the changelog as many key columns as this key has.
+fn widen(sql: &mut Sql, width: usize) -> Result<()> {
+    let query = "SELECT count(*) FROM pragma_table_xinfo('_redtail_changelog') WHERE name GLOB 'k[0-9]*'";
+    let have = usize::try_from(sql.integer(query, &[])?.unwrap_or(0)).unwrap_or(0);
+    for i in have..width {
+        sql.script(&format!("ALTER TABLE _redtail_changelog ADD COLUMN k{i}"))?;
+    }
+    Ok(())
+}
+
+/// Runs `work` in one write transaction.
+fn write<T>(sql: &mut Sql, work: impl FnOnce(&mut Sql) -> Result<T>) -> Result<T> {
+    begin(sql)?;
+    let done = work(sql).and_then(|done| sql.run("COMMIT").map(|()| done));
+    if sql.in_transaction() {
+        sql.run("ROLLBACK")?;
+    }
+    done
+}
+
+fn write_and_roll_back<T>(sql: &mut Sql, work: impl FnOnce(&mut Sql) -> Result<T>) -> Result<T> {
+    begin(sql)?;
+    let done = work(sql);
+    sql.run("ROLLBACK")?;
+    done
+}
+
+fn begin(sql: &mut Sql) -> Result<()> {
+    debug_assert!(PREFIX.len() > 1, "objects of ours can be told apart");
+    sql.run("BEGIN IMMEDIATE").map_err(|e| match e.kind() {
+        Kind::Usage => {
+            Error::usage("source is read only; its capture must be installed by someone who may write it")
+        }
+        _ => e.during("source: cannot install capture now"),
+    })
+}

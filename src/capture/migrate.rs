@@ -1,0 +1,88 @@
+//! The bookkeeping tables of capture: migrations, forward only, each in one transaction with its number.
+
+use super::PREFIX;
+use super::triggers::NOW_MS;
+use crate::cursor::LogId;
+use crate::error::{Error, Kind, Result};
+use crate::source::sql::Sql;
+use crate::value::Value;
+use std::ops::ControlFlow;
+
+/// What shipped, in order; a migration is never edited (`shipped_migrations_never_change`).
+const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_capture.sql")];
+
+/// The tables without which there is no capture.
+const TABLES: [&str; 3] = ["changelog", "tables", "meta"];
+
+/// Whether the bookkeeping is there, by the schema alone.
+pub(crate) fn is_installed(sql: &mut Sql) -> Result<bool> {
+    let names = TABLES.map(|t| format!("'{PREFIX}{t}'")).join(",");
+    let count = format!("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ({names})");
+    Ok(sql.integer(&count, &[])? == Some(TABLES.len() as i64))
+}
+
+/// The number of the last migration that the source has.
+pub(crate) fn version(sql: &mut Sql) -> Result<i64> {
+    Ok(sql.integer("SELECT value FROM _redtail_meta WHERE name = 'migration'", &[])?.unwrap_or(0))
+}
+
+/// Refuses a capture that a newer redtail made: it is never repaired by an older one.
+pub(crate) fn refuse_newer(sql: &mut Sql) -> Result<()> {
+    let found = version(sql)?;
+    let known = MIGRATIONS.len() as i64;
+    if found > known {
+        return Err(Error::new(
+            Kind::Usage,
+            format!(
+                "source: its capture has version {found}, this redtail knows {known}; use a newer redtail"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Brings the bookkeeping up to date, inside the caller's write transaction.
+///
+/// A changelog that is gone or was emptied starts a new log: its numbers would otherwise start over.
+pub(crate) fn migrate(sql: &mut Sql) -> Result<()> {
+    if !is_installed(sql)? {
+        for table in TABLES {
+            sql.script(&format!("DROP TABLE IF EXISTS {PREFIX}{table}"))?;
+        }
+        sql.script(MIGRATIONS.first().copied().unwrap_or_default())?;
+        sql.run("INSERT INTO _redtail_meta(name, value) VALUES ('migration', 1), ('next', 1), ('log', randomblob(16))")?;
+    }
+    refuse_newer(sql)?;
+    for (number, migration) in (1..).zip(MIGRATIONS).skip(usize::try_from(version(sql)?).unwrap_or(0)) {
+        sql.script(migration)?;
+        sql.run_with(
+            "UPDATE _redtail_meta SET value = ?1 WHERE name = 'migration'",
+            &[Value::Integer(number)],
+        )?;
+    }
+    if sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?.is_none() {
+        sql.run("UPDATE _redtail_meta SET value = randomblob(16) WHERE name = 'log'")?;
+        sql.run(&format!("INSERT INTO _redtail_changelog(tbl, op, at) VALUES (0, 0, {NOW_MS})"))?;
+    }
+    Ok(())
+}
+
+/// The identity of the changelog; `None` if it has none.
+pub(crate) fn log_id(sql: &mut Sql) -> Result<Option<LogId>> {
+    let value = sql.rows("SELECT value FROM _redtail_meta WHERE name = 'log'", &[], |row| {
+        Ok(ControlFlow::Break(row.value(0)?))
+    })?;
+    Ok(match value {
+        Some(Value::Blob(b)) => b.try_into().ok().map(LogId),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn shipped_migrations_never_change() {
+        let sums = super::MIGRATIONS.map(|m| format!("{:032x}", xxhash_rust::xxh3::xxh3_128(m.as_bytes())));
+        assert_eq!(sums, ["8dcfa36667b298693cf03adc989dbab2"]);
+    }
+}

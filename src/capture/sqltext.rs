@@ -1,0 +1,161 @@
+//! Takes the terms and the predicate out of a CREATE INDEX statement, byte for byte between tokens.
+//!
+//! Owns just enough of SQL's lexical rules for that (https://sqlite.org/lang_createindex.html): strings,
+//! quoted names, comments, words. It never judges an expression; what it returns goes back to SQLite.
+
+/// The indexed terms without COLLATE / ASC / DESC, and the WHERE of a partial index.
+pub(crate) fn index_terms(create: &str) -> (Vec<String>, Option<String>) {
+    let tokens = tokens(create);
+    // CREATE UNIQUE INDEX [IF NOT EXISTS] name ON table (…): the first bare ON after the name.
+    let mut seen = 0;
+    let on = tokens.iter().position(|t| {
+        seen += usize::from(*t != " ");
+        seen > 4 && t.eq_ignore_ascii_case("on")
+    });
+    let Some(open) = on.and_then(|on| tokens.iter().skip(on).position(|t| *t == "(").map(|i| on + i)) else {
+        return (Vec::new(), None);
+    };
+    let mut depth = 0;
+    let mut terms = vec![Vec::new()];
+    let mut rest = tokens.iter().skip(open).copied();
+    for token in rest.by_ref() {
+        match token {
+            "(" => depth += 1,
+            ")" => depth -= 1,
+            _ => {}
+        }
+        match (token, depth) {
+            (")", 0) => break,
+            ("(", 1) if terms.len() == 1 && terms.iter().all(Vec::is_empty) => continue,
+            (",", 1) => terms.push(Vec::new()),
+            _ => terms.iter_mut().last().into_iter().for_each(|t: &mut Vec<&str>| t.push(token)),
+        }
+    }
+    let rest: Vec<&str> = rest.collect();
+    let predicate = rest
+        .iter()
+        .position(|t| t.eq_ignore_ascii_case("where"))
+        .map(|at| rest.iter().skip(at + 1).copied().collect::<String>().trim().to_owned());
+    (terms.into_iter().map(without_order).collect(), predicate)
+}
+
+/// A term without what only says how it is sorted.
+fn without_order(mut term: Vec<&str>) -> String {
+    let trim = |term: &mut Vec<&str>| {
+        while term.last() == Some(&" ") {
+            term.pop();
+        }
+    };
+    trim(&mut term);
+    if term.last().is_some_and(|t| t.eq_ignore_ascii_case("asc") || t.eq_ignore_ascii_case("desc")) {
+        term.pop();
+    }
+    loop {
+        trim(&mut term);
+        let words: Vec<usize> = (0..term.len()).filter(|i| term.get(*i) != Some(&" ")).collect();
+        let collate = words.len().checked_sub(2).and_then(|n| words.get(n)).copied();
+        match collate {
+            Some(at)
+                if words.len() > 2 && term.get(at).is_some_and(|t| t.eq_ignore_ascii_case("collate")) =>
+            {
+                term.truncate(at);
+            }
+            _ => return term.concat().trim().to_owned(),
+        }
+    }
+}
+
+/// The names and keywords of an expression, unquoted; string literals too, which SQLite may read as names.
+pub(crate) fn words(expression: &str) -> Vec<String> {
+    let word = |t: &str| {
+        t.starts_with(['"', '`', '\'', '['])
+            || t.chars().next().is_some_and(|c| is_word(c) && !c.is_ascii_digit())
+    };
+    tokens(expression).into_iter().filter(|t| word(t)).map(unquoted).collect()
+}
+
+fn unquoted(token: &str) -> String {
+    let inner = || token.get(1..token.len().saturating_sub(1)).unwrap_or_default();
+    match token.chars().next() {
+        Some(q @ ('"' | '`' | '\'')) => inner().replace(&format!("{q}{q}"), &q.to_string()),
+        Some('[') => inner().to_owned(),
+        _ => token.to_owned(),
+    }
+}
+
+/// Splits SQL into tokens; white space and comments become one space.
+fn tokens(sql: &str) -> Vec<&str> {
+    let mut out = Vec::new();
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let len = token_len(rest, first);
+        let (token, after) = rest.split_at(len);
+        let blank = first.is_whitespace() || token.starts_with("--") || token.starts_with("/*");
+        out.push(if blank { " " } else { token });
+        rest = after;
+    }
+    out
+}
+
+fn token_len(rest: &str, first: char) -> usize {
+    let until = |f: &dyn Fn(char) -> bool| rest.find(|c: char| !f(c)).unwrap_or(rest.len());
+    if rest.starts_with("--") {
+        return rest.find('\n').unwrap_or(rest.len());
+    }
+    if rest.starts_with("/*") {
+        return rest.get(2..).and_then(|r| r.find("*/")).map_or(rest.len(), |i| i + 4);
+    }
+    match first {
+        '\'' | '"' | '`' => quoted_len(rest, first),
+        '[' => rest.find(']').map_or(rest.len(), |i| i + 1),
+        c if c.is_whitespace() => until(&char::is_whitespace),
+        c if c.is_ascii_digit() => until(&|c| c.is_alphanumeric() || c == '.'),
+        c if is_word(c) => until(&is_word),
+        c => c.len_utf8(),
+    }
+}
+
+/// SQLite takes every character beyond ASCII as a letter.
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '$' || !c.is_ascii()
+}
+
+/// The length of a quoted token; a doubled quote stands for itself.
+fn quoted_len(rest: &str, quote: char) -> usize {
+    let mut chars = rest.char_indices().skip(1).peekable();
+    while let Some((i, c)) = chars.next() {
+        if c == quote {
+            match chars.peek() {
+                Some((_, next)) if *next == quote => {
+                    chars.next();
+                }
+                _ => return i + 1,
+            }
+        }
+    }
+    rest.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_and_predicate_come_out_as_they_were_written() {
+        let sql = "create unique index [on (x)] ON t(lower(\"a,b\") COLLATE nocase DESC, b -- (c\n, 'x''('||c) where d > '(' /* e */";
+        let (terms, predicate) = index_terms(sql);
+        assert_eq!(terms, ["lower(\"a,b\")", "b", "'x''('||c"]);
+        assert_eq!(predicate.as_deref(), Some("d > '('"));
+        let (terms, predicate) =
+            index_terms("CREATE UNIQUE INDEX IF NOT EXISTS \"on\" on \"t\"((a+b)*(c), d asc)");
+        assert_eq!((terms, predicate), (vec!["(a+b)*(c)".to_owned(), "d".to_owned()], None));
+    }
+
+    #[test]
+    fn words_are_unquoted() {
+        assert_eq!(
+            words("lower(\"a\"\"b\")||[c d]+`e`*_f1 - ünï"),
+            ["lower", "a\"b", "c d", "e", "_f1", "ünï"]
+        );
+    }
+}

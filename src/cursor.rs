@@ -1,0 +1,67 @@
+//! Where a replica stands in its source.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The identity of a changelog: random, and new with every `init` after a `remove`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct LogId(pub [u8; 16]);
+
+impl fmt::Display for LogId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// A place in a source's history, as given to people and programs: log id and seq.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// Which changelog.
+    pub log_id: LogId,
+    /// How far in it.
+    pub seq: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.log_id, self.seq)
+    }
+}
+
+impl FromStr for Position {
+    type Err = crate::Error;
+
+    fn from_str(s: &str) -> crate::Result<Self> {
+        let wrong = || crate::Error::usage(format!("position {s:?} is not of the form LOGID:SEQ"));
+        let (log, seq) = s.split_once(':').ok_or_else(wrong)?;
+        let mut log_id = LogId::default();
+        if log.len() != 32 || !log.is_ascii() {
+            return Err(wrong());
+        }
+        for (i, byte) in log_id.0.iter_mut().enumerate() {
+            let digits = log.get(i * 2..i * 2 + 2).ok_or_else(wrong)?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| wrong())?;
+        }
+        Ok(Self { log_id, seq: seq.parse().map_err(|_| wrong())? })
+    }
+}
+
+/// The durable position of a replica, with what tells its source from another of the same log id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct Cursor {
+    pub log_id: LogId,
+    /// Every entry up to here is applied.
+    pub seq: u64,
+    /// Fingerprint of the entry at `seq`.
+    pub fingerprint: u64,
+    /// The largest head that any row in the replica was read at; never below `seq`.
+    pub horizon: u64,
+    /// Fingerprint of the entry at `horizon`.
+    pub horizon_fingerprint: u64,
+}
+
+impl Cursor {
+    pub fn position(&self) -> Position {
+        Position { log_id: self.log_id, seq: self.seq }
+    }
+}

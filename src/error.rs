@@ -1,0 +1,97 @@
+//! The one error of the crate: what failed, where, and what to do about it.
+//!
+//! Owns the classification on which retries and exit codes rest. Must never carry a token or a row's value.
+
+use std::fmt;
+
+/// What went wrong, in one line, with a kind that decides what happens next.
+///
+/// [`Error::is_transient`] is the only place that decides whether something is tried again.
+pub struct Error {
+    kind: Kind,
+    message: String,
+}
+
+/// The classes of failure that callers tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// A wrong argument, file or configuration: nothing was changed, and trying again will not help.
+    Usage,
+    /// The source is busy, locked or out of reach for now.
+    Unavailable,
+    /// The source's capture is missing or not whole, and this call may not repair it.
+    Capture,
+    /// The source is not the one that the replica followed, or went back in time.
+    Divergence,
+    /// The replica is held by another process.
+    Locked,
+    /// The replica's file is damaged, or of a newer format.
+    Damaged,
+    /// A file operation on the source failed.
+    Io,
+    /// The replica could not be written: its disk is full, or a file operation failed.
+    Replica,
+    /// A row is larger than the configured limit.
+    TooLarge,
+    /// The source refused a statement, or answered what it never should.
+    Source,
+    /// There is no row with this key.
+    NotFound,
+    /// Told to stop before the end.
+    Stopped,
+}
+
+/// `Result` with [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of this kind, with one line that says what failed, where, and what to do.
+    #[must_use]
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// Wrong input.
+    #[must_use]
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    pub(crate) fn stopped() -> Self {
+        Self::new(Kind::Stopped, "stopped")
+    }
+
+    /// Puts `what` in front of the message: the outer step, then the inner one.
+    #[must_use]
+    pub(crate) fn during(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
+    /// The class of this failure.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether trying the same again may succeed without anybody's help.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, Kind::Unavailable | Kind::Io)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.kind, self.message)
+    }
+}
+
+impl std::error::Error for Error {}

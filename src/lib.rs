@@ -1,0 +1,49 @@
+//! Follows a libSQL database into an embedded [redb] file: exactly, and resumed after any crash.
+//!
+//! Triggers in the source note which key changed; a stream consumer tails these entries by sequence
+//! number, reads the changed rows in one snapshot, and applies them to redb as rkyv records, with the
+//! cursor in the same transaction.
+//!
+//! ```no_run
+//! use redtail::{Config, Replica, Replicator, Source, Value};
+//!
+//! # async fn embed() -> redtail::Result<()> {
+//! let config = Config::default();
+//! let source = Source::open("app.db", &config)?;
+//! let replica = Replica::open("cache.redb", &config)?;
+//! let replicator = Replicator::new(source, replica.clone(), config);
+//! replicator.sync_once().await?;
+//! let row = replica.snapshot()?.get("episodes", &[Value::Text(b"e1".to_vec())])?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! To read the code, follow one change: [`replicator`](Replicator) → `capture/triggers` →
+//! `source/local` → `record` → `replica/apply`.
+//!
+//! [redb]: https://github.com/cberner/redb
+
+#![forbid(unsafe_code)]
+
+mod capture;
+mod config;
+mod cursor;
+mod error;
+mod fault;
+mod key;
+mod record;
+mod replica;
+mod replicator;
+mod schema;
+mod source;
+mod value;
+mod window;
+
+pub use config::{Config, Durability, OnDivergence};
+pub use cursor::{LogId, Position};
+pub use error::{Error, Kind, Result};
+pub use replica::{Difference, Replica, Row, Scan, Snapshot, TableInfo};
+pub use replicator::{Progress, Replicator, State, Verified};
+pub use schema::{Column, Table, is_numeric};
+pub use source::{Installed, Skipped, Source};
+pub use value::{Value, ValueRef};

@@ -1,0 +1,199 @@
+//! The records that are no rows: the cursor, and what is known of each table.
+
+use super::{seal, unseal};
+use crate::cursor::{Cursor, LogId};
+use crate::error::{Error, Kind, Result};
+use crate::key::Collation;
+use crate::schema::{Column, Key, KeyPart, Table};
+use crate::value::Value;
+use rkyv::rancor;
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// Everything the replica knows of one table; written in the same transaction as its rows.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TableState {
+    pub table: Table,
+    /// The number of this definition; each stored row says by which one it was read.
+    pub shape: u16,
+    /// The definitions of rows that reconcile has not come to yet.
+    pub former: Vec<(u16, Table)>,
+    /// The id under which the source's capture enters this table.
+    pub source_id: i64,
+    /// What the source's definition and capture looked like when the rows were last known to be whole.
+    pub fingerprint: u128,
+    /// A row with NULL in its key has been seen: its rowid is in the replica's key, and VACUUM renumbers it.
+    pub null_keys: bool,
+    /// Set while the table is being brought to equality with the source.
+    pub reconcile: Option<Progress>,
+}
+
+/// How far reconcile has come in a table. Rows up to here are exact at the cursor.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub(crate) struct Progress {
+    /// The canonical key of the last row that was read; empty before the first.
+    pub through: Vec<u8>,
+    /// The same key as the source holds it, to go on from.
+    pub values: Vec<Value>,
+    /// Rows read so far.
+    pub copied: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredCursor {
+    log_id: [u8; 16],
+    seq: u64,
+    fingerprint: u64,
+    horizon: u64,
+    horizon_fingerprint: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredShape {
+    number: u16,
+    name: String,
+    columns: Vec<(String, String)>,
+    /// Column (`u32::MAX` is the rowid) and collation.
+    key: Vec<(u32, u8)>,
+    nullable: bool,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredTable {
+    shape: StoredShape,
+    former: Vec<StoredShape>,
+    source_id: i64,
+    fingerprint: u128,
+    null_keys: bool,
+    reconcile: Option<StoredProgress>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredProgress {
+    through: Vec<u8>,
+    values: Vec<StoredValue>,
+    copied: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+enum StoredValue {
+    Null,
+    Integer(i64),
+    Real(u64),
+    Text(Vec<u8>),
+    Blob(Vec<u8>),
+}
+
+const ROWID: u32 = u32::MAX;
+const COLLATIONS: [Collation; 3] = [Collation::Binary, Collation::Nocase, Collation::Rtrim];
+
+fn wrong(what: &str, e: &rancor::Error) -> Error {
+    Error::new(Kind::Damaged, format!("{what} cannot be read: {e}"))
+}
+
+pub(crate) fn encode_cursor(c: &Cursor) -> Result<Vec<u8>> {
+    let stored = StoredCursor {
+        log_id: c.log_id.0,
+        seq: c.seq,
+        fingerprint: c.fingerprint,
+        horizon: c.horizon,
+        horizon_fingerprint: c.horizon_fingerprint,
+    };
+    let body = rkyv::to_bytes::<rancor::Error>(&stored).map_err(|e| wrong("cursor", &e))?;
+    Ok(seal(&body))
+}
+
+pub(crate) fn decode_cursor(bytes: &[u8]) -> Result<Cursor> {
+    let c =
+        rkyv::from_bytes::<StoredCursor, rancor::Error>(unseal(bytes)?).map_err(|e| wrong("cursor", &e))?;
+    Ok(Cursor {
+        log_id: LogId(c.log_id),
+        seq: c.seq,
+        fingerprint: c.fingerprint,
+        horizon: c.horizon,
+        horizon_fingerprint: c.horizon_fingerprint,
+    })
+}
+
+pub(crate) fn encode_table(state: &TableState) -> Result<Vec<u8>> {
+    let stored = StoredTable {
+        shape: shape_in(state.shape, &state.table),
+        former: state.former.iter().map(|(number, table)| shape_in(*number, table)).collect(),
+        source_id: state.source_id,
+        fingerprint: state.fingerprint,
+        null_keys: state.null_keys,
+        reconcile: state.reconcile.as_ref().map(|p| StoredProgress {
+            through: p.through.clone(),
+            values: p.values.iter().map(value_in).collect(),
+            copied: p.copied,
+        }),
+    };
+    let body = rkyv::to_bytes::<rancor::Error>(&stored).map_err(|e| wrong("table state", &e))?;
+    Ok(seal(&body))
+}
+
+pub(crate) fn decode_table(bytes: &[u8]) -> Result<TableState> {
+    let t = rkyv::from_bytes::<StoredTable, rancor::Error>(unseal(bytes)?)
+        .map_err(|e| wrong("table state", &e))?;
+    let (shape, table) = shape_out(t.shape);
+    Ok(TableState {
+        table,
+        shape,
+        former: t.former.into_iter().map(shape_out).collect(),
+        source_id: t.source_id,
+        fingerprint: t.fingerprint,
+        null_keys: t.null_keys,
+        reconcile: t.reconcile.map(|p| Progress {
+            through: p.through,
+            values: p.values.into_iter().map(value_out).collect(),
+            copied: p.copied,
+        }),
+    })
+}
+
+fn shape_in(number: u16, table: &Table) -> StoredShape {
+    let part = |p: &KeyPart| {
+        let column = p.column.and_then(|i| u32::try_from(i).ok()).unwrap_or(ROWID);
+        let collation = COLLATIONS.iter().position(|c| *c == p.collation).unwrap_or(0);
+        (column, u8::try_from(collation).unwrap_or(0))
+    };
+    StoredShape {
+        number,
+        name: table.name.clone(),
+        columns: table.columns.iter().map(|c| (c.name.clone(), c.declared.clone())).collect(),
+        key: table.key.parts.iter().map(part).collect(),
+        nullable: table.key.nullable,
+    }
+}
+
+fn shape_out(shape: StoredShape) -> (u16, Table) {
+    let part = |(column, collation): (u32, u8)| KeyPart {
+        column: (column != ROWID).then_some(column as usize),
+        collation: COLLATIONS.get(usize::from(collation)).copied().unwrap_or(Collation::Binary),
+    };
+    let table = Table {
+        name: shape.name,
+        columns: shape.columns.into_iter().map(|(name, declared)| Column { name, declared }).collect(),
+        key: Key { parts: shape.key.into_iter().map(part).collect(), nullable: shape.nullable },
+    };
+    (shape.number, table)
+}
+
+fn value_in(v: &Value) -> StoredValue {
+    match v {
+        Value::Null => StoredValue::Null,
+        Value::Integer(i) => StoredValue::Integer(*i),
+        Value::Real(r) => StoredValue::Real(r.to_bits()),
+        Value::Text(t) => StoredValue::Text(t.clone()),
+        Value::Blob(b) => StoredValue::Blob(b.clone()),
+    }
+}
+
+fn value_out(v: StoredValue) -> Value {
+    match v {
+        StoredValue::Null => Value::Null,
+        StoredValue::Integer(i) => Value::Integer(i),
+        StoredValue::Real(r) => Value::Real(f64::from_bits(r)),
+        StoredValue::Text(t) => Value::Text(t),
+        StoredValue::Blob(b) => Value::Blob(b),
+    }
+}

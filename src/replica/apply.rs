@@ -1,0 +1,505 @@
+//! The one write: pieces of windows go into redb, rows and cursor in one transaction.
+//!
+//! Must never commit before a window's end, and never commit rows without the cursor that they belong
+//! to. Windows that have arrived meanwhile join the transaction; it never waits for one to arrive.
+
+use super::{CURSOR, META, NEXT, PIECES, ROWS, Replica, TABLES, count_name, failed, meta, prefix};
+use crate::config::Durability;
+use crate::error::{Error, Kind, Result};
+use crate::fault;
+use crate::key;
+use crate::record::state::{TableState, encode_cursor, encode_table};
+use crate::record::{Delta, Deltas, has_long, pieces, seal};
+use crate::value::Value;
+use crate::window::{Change, End, Piece, Purpose, Range, TableNo};
+use redb::{ReadableDatabase as _, ReadableTable};
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
+use std::time::Instant;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Windows that may share one transaction: enough to catch up with what arrived during one fsync.
+const MERGE: usize = 4;
+/// Rows of a range that are looked at before those that are gone are taken out.
+const GONE: usize = 20_000;
+/// Differences that are named; beyond it they are only counted.
+const NAMED: usize = 100;
+
+/// One committed transaction, as the world is told of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Applied {
+    pub end: End,
+    /// When the commit returned: from here on readers see it.
+    pub at: Instant,
+    /// It is on disk, not only visible.
+    pub durable: bool,
+    /// Rows that ranges brought, in this transaction.
+    pub copied: u64,
+    pub reconciling: Vec<String>,
+}
+
+/// A key at which replica and source differ.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// The table's name.
+    pub table: String,
+    /// The key's components, in canonical form.
+    pub key: Vec<Value>,
+    /// What differs: the row is missing in the replica, is only there, or has other values.
+    pub what: &'static str,
+}
+
+/// Differences that a comparison found: the first ones named, all of them counted.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Differences {
+    pub named: Vec<Difference>,
+    pub count: u64,
+}
+
+pub(crate) struct Writer {
+    replica: Replica,
+    durability: Durability,
+    tables: BTreeMap<TableNo, TableState>,
+    counts: BTreeMap<TableNo, u64>,
+    next_no: TableNo,
+    pub differences: Differences,
+    /// When the oldest commit that is not on disk yet was made.
+    unsynced: Option<Instant>,
+}
+
+/// redb's tables of one write transaction.
+struct Open<'t> {
+    meta: redb::Table<'t, &'static str, &'static [u8]>,
+    states: redb::Table<'t, u32, &'static [u8]>,
+    rows: redb::Table<'t, &'static [u8], &'static [u8]>,
+    pieces: redb::Table<'t, &'static [u8], &'static [u8]>,
+}
+
+/// What one transaction has touched besides rows.
+#[derive(Default)]
+struct Touched {
+    states: HashSet<TableNo>,
+    counts: HashSet<TableNo>,
+    copied: u64,
+}
+
+impl Writer {
+    pub fn new(replica: &Replica, durability: Durability) -> Result<Self> {
+        let start = replica.start()?;
+        let read = replica.db.begin_read().map_err(failed)?;
+        let mut counts = BTreeMap::new();
+        for (no, _) in &start.tables {
+            let count =
+                meta(&read, &count_name(*no))?.and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+            counts.insert(*no, count);
+        }
+        Ok(Self {
+            replica: replica.clone(),
+            durability,
+            tables: start.tables.into_iter().collect(),
+            counts,
+            next_no: start.next_no,
+            differences: Differences::default(),
+            unsynced: None,
+        })
+    }
+
+    /// Applies windows until the stream ends. Returns once everything that was applied is on disk.
+    pub async fn run(
+        &mut self,
+        pieces: mpsc::Receiver<Result<Piece>>,
+        mut publish: impl FnMut(Applied),
+    ) -> Result<()> {
+        let mut pieces = ReceiverStream::new(pieces);
+        loop {
+            let next = match (self.durability, self.unsynced) {
+                (Durability::Interval(every), Some(since)) => {
+                    let due = tokio::time::Instant::from_std(since + every);
+                    match tokio::time::timeout_at(due, pieces.next()).await {
+                        Ok(next) => next,
+                        Err(_) => {
+                            self.sync(&mut publish)?;
+                            continue;
+                        }
+                    }
+                }
+                _ => pieces.next().await,
+            };
+            let Some(first) = next else { break };
+            let Some(applied) = self.transaction(first?, &mut pieces).await? else { break };
+            publish(applied);
+        }
+        if self.unsynced.is_some() { self.sync(&mut publish) } else { Ok(()) }
+    }
+
+    /// Puts everything that is visible on disk: an empty commit with fsync.
+    fn sync(&mut self, publish: &mut impl FnMut(Applied)) -> Result<()> {
+        let start = self.replica.start()?;
+        self.replica.db.begin_write().map_err(failed)?.commit().map_err(failed)?;
+        self.unsynced = None;
+        if let Some(cursor) = start.cursor {
+            let at = Instant::now();
+            let end = End { cursor, head: cursor.seq, read_at: at, done: false };
+            publish(Applied { end, at, durable: true, copied: 0, reconciling: self.reconciling() });
+        }
+        Ok(())
+    }
+
+    fn reconciling(&self) -> Vec<String> {
+        self.tables.values().filter(|t| t.reconcile.is_some()).map(|t| t.table.name.clone()).collect()
+    }
+
+    /// One redb transaction: whole windows, their rows and the last one's cursor. `None` if the stream
+    /// ended in the middle of a window: then nothing of it was applied.
+    async fn transaction(
+        &mut self,
+        first: Piece,
+        pieces: &mut ReceiverStream<Result<Piece>>,
+    ) -> Result<Option<Applied>> {
+        let db = std::sync::Arc::clone(&self.replica.db);
+        if let (true, Some(end)) = (fault::cursor_apart(), &first.end) {
+            let txn = db.begin_write().map_err(failed)?;
+            let cursor = encode_cursor(&end.cursor)?;
+            drop(txn.open_table(META).map_err(failed)?.insert(CURSOR, cursor.as_slice()).map_err(failed)?);
+            txn.commit().map_err(failed)?;
+        }
+        let mut txn = db.begin_write().map_err(failed)?;
+        let lazy = matches!(self.durability, Durability::Interval(_));
+        if lazy {
+            txn.set_durability(redb::Durability::None)
+                .map_err(|e| Error::new(Kind::Replica, format!("replica: {e}")))?;
+        }
+        let mut touched = Touched::default();
+        let end = {
+            let mut open = Open {
+                meta: txn.open_table(META).map_err(failed)?,
+                states: txn.open_table(TABLES).map_err(failed)?,
+                rows: txn.open_table(ROWS).map_err(failed)?,
+                pieces: txn.open_table(PIECES).map_err(failed)?,
+            };
+            let Some(end) = self.windows(first, pieces, &mut open, &mut touched).await? else {
+                return Ok(None);
+            };
+            self.close(&mut open, &touched, &end)?;
+            end
+        };
+        txn.commit().map_err(failed)?;
+        let at = Instant::now();
+        if lazy {
+            self.unsynced.get_or_insert(at);
+        }
+        let reconciling = self.reconciling();
+        Ok(Some(Applied { end, at, durable: !lazy, copied: touched.copied, reconciling }))
+    }
+
+    /// Applies pieces up to the end of a window, and those windows that are there by then.
+    async fn windows(
+        &mut self,
+        first: Piece,
+        pieces: &mut ReceiverStream<Result<Piece>>,
+        open: &mut Open<'_>,
+        touched: &mut Touched,
+    ) -> Result<Option<End>> {
+        let mut piece = first;
+        let mut merged = 1;
+        loop {
+            for change in piece.changes {
+                self.change(change, open, touched)?;
+            }
+            if let Some(end) = piece.end {
+                if merged == MERGE || end.done || pieces.as_ref().is_empty() {
+                    return Ok(Some(end));
+                }
+                merged += 1;
+            }
+            piece = match pieces.next().await {
+                Some(piece) => piece?,
+                None => return Ok(None),
+            };
+        }
+    }
+
+    /// Writes what belongs to the rows: states, counts and the cursor.
+    fn close(&self, open: &mut Open<'_>, touched: &Touched, end: &End) -> Result<()> {
+        for no in &touched.states {
+            match self.tables.get(no) {
+                Some(state) => drop(open.states.insert(no, encode_table(state)?.as_slice()).map_err(failed)?),
+                None => drop(open.states.remove(no).map_err(failed)?),
+            }
+        }
+        for no in &touched.counts {
+            let name = count_name(*no);
+            match self.counts.get(no) {
+                Some(n) => {
+                    drop(open.meta.insert(name.as_str(), seal(&n.to_le_bytes()).as_slice()).map_err(failed)?)
+                }
+                None => drop(open.meta.remove(name.as_str()).map_err(failed)?),
+            }
+        }
+        if !touched.states.is_empty() {
+            open.meta.insert(NEXT, seal(&self.next_no.to_le_bytes()).as_slice()).map_err(failed)?;
+        }
+        open.meta.insert(CURSOR, encode_cursor(&end.cursor)?.as_slice()).map_err(failed)?;
+        Ok(())
+    }
+
+    fn change(&mut self, change: Change, open: &mut Open<'_>, touched: &mut Touched) -> Result<()> {
+        match change {
+            Change::Define(no, state) => {
+                self.next_no = self.next_no.max(no + 1);
+                self.tables.insert(no, *state);
+                self.counts.entry(no).or_default();
+                touched.states.insert(no);
+                touched.counts.insert(no);
+            }
+            Change::Forget(no) => {
+                take_all(&mut open.rows, &prefix(no))?;
+                take_all(&mut open.pieces, &prefix(no))?;
+                self.tables.remove(&no);
+                self.counts.remove(&no);
+                touched.states.insert(no);
+                touched.counts.insert(no);
+            }
+            Change::Deltas(no, deltas) => {
+                self.seen_null_keys(no, &deltas, touched);
+                for delta in deltas.iter().filter(|_| !fault::drops_delta()) {
+                    self.delta(no, &delta, open)?;
+                }
+                touched.counts.insert(no);
+            }
+            Change::Range(range) => self.range(range, open, touched)?,
+        }
+        Ok(())
+    }
+
+    fn seen_null_keys(&mut self, no: TableNo, deltas: &Deltas, touched: &mut Touched) {
+        if let Some(state) = self.tables.get_mut(&no).filter(|t| deltas.null_keys && !t.null_keys) {
+            state.null_keys = true;
+            touched.states.insert(no);
+        }
+    }
+
+    fn delta(&mut self, no: TableNo, delta: &Delta<'_>, open: &mut Open<'_>) -> Result<()> {
+        let name = row_name(no, delta.key);
+        let count = self.counts.entry(no).or_default();
+        let had_long = match delta.record {
+            Some(record) => {
+                let old = open.rows.insert(name.as_slice(), record).map_err(failed)?;
+                *count += u64::from(old.is_none());
+                old.is_some_and(|old| has_long(old.value()))
+            }
+            None => {
+                let old = open.rows.remove(name.as_slice()).map_err(failed)?;
+                *count -= u64::from(old.is_some());
+                old.is_some_and(|old| has_long(old.value()))
+            }
+        };
+        if had_long {
+            take_all(&mut open.pieces, &name)?;
+        }
+        put_longs(&name, delta, open)
+    }
+
+    /// Brings a range of a table to equality with the source, or says where it is not equal.
+    fn range(&mut self, range: Range, open: &mut Open<'_>, touched: &mut Touched) -> Result<()> {
+        let no = range.table;
+        touched.copied += range.rows.len() as u64;
+        let upper = match &range.progress {
+            Some(progress) => Bound::Included(row_name(no, &progress.through)),
+            None => after_all(&prefix(no)),
+        };
+        let lower = Bound::Excluded(row_name(no, &range.after));
+        if range.purpose != Purpose::Reconcile {
+            self.compare(&range, (lower.clone(), upper.clone()), open)?;
+        }
+        if range.purpose == Purpose::Verify {
+            return Ok(());
+        }
+        self.seen_null_keys(no, &range.rows, touched);
+        touched.counts.insert(no);
+        if is_empty(&open.rows, &lower, &upper)? {
+            self.append(no, &range.rows, open)?;
+        } else {
+            self.merge(no, &range.rows, (lower, upper), open)?;
+        }
+        if let Some(state) = self.tables.get_mut(&no).filter(|s| s.reconcile.is_some()) {
+            if range.progress.is_none() {
+                state.former.clear();
+            }
+            state.reconcile = range.progress;
+            touched.states.insert(no);
+        }
+        Ok(())
+    }
+
+    /// Nothing stands in the range: rows go in one behind the other.
+    fn append(&mut self, no: TableNo, rows: &Deltas, open: &mut Open<'_>) -> Result<()> {
+        let Some(last) = rows.last_key() else { return Ok(()) };
+        let gap = row_name(no, last);
+        let mut cursor = open.rows.upper_bound_mut(Bound::Included(gap.as_slice())).map_err(failed)?;
+        let mut name = prefix(no).to_vec();
+        for delta in rows.iter() {
+            name.truncate(4);
+            name.extend_from_slice(delta.key);
+            let record = delta.record.unwrap_or_default();
+            cursor
+                .insert_before(name.as_slice(), record)
+                .map_err(|e| Error::new(Kind::Replica, format!("replica: {e}")))?;
+        }
+        cursor.close().map_err(failed)?;
+        for delta in rows.iter() {
+            put_longs(&row_name(no, delta.key), &delta, open)?;
+        }
+        *self.counts.entry(no).or_default() += rows.len() as u64;
+        Ok(())
+    }
+
+    /// Takes out what the source no longer has, puts what is new or other, leaves what is the same.
+    fn merge(&mut self, no: TableNo, rows: &Deltas, range: Bounds, open: &mut Open<'_>) -> Result<()> {
+        let (mut lower, upper) = range;
+        let mut same = HashSet::new();
+        loop {
+            let found = look(&open.rows, rows, (&lower, &upper))?;
+            same.extend(found.same);
+            for name in &found.gone {
+                let gone = Delta::delete(name.get(4..).unwrap_or_default());
+                self.delta(no, &gone, open)?;
+            }
+            match found.next {
+                Some(next) => lower = Bound::Excluded(next),
+                None => break,
+            }
+        }
+        for (i, delta) in rows.iter().enumerate().filter(|(i, _)| !same.contains(i)) {
+            debug_assert!(i < rows.len(), "a delta of this range");
+            self.delta(no, &delta, open)?;
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, range: &Range, (mut lower, upper): Bounds, open: &Open<'_>) -> Result<()> {
+        let Some(state) = self.tables.get(&range.table) else { return Ok(()) };
+        let collations = state.table.key.collations();
+        let table = state.table.name.clone();
+        let mut met = HashSet::new();
+        let mut differ = |key: &[u8], what| {
+            self.differences.count += 1;
+            if self.differences.named.len() < NAMED {
+                let key = key::decode(key, &collations).unwrap_or_default();
+                self.differences.named.push(Difference { table: table.clone(), key, what });
+            }
+        };
+        loop {
+            let found = look(&open.rows, &range.rows, (&lower, &upper))?;
+            for name in &found.gone {
+                differ(name.get(4..).unwrap_or_default(), "only in the replica");
+            }
+            for i in found.other {
+                met.insert(i);
+                if let Some(delta) = range.rows.iter().nth(i) {
+                    differ(delta.key, "has other values in the replica");
+                }
+            }
+            met.extend(found.same);
+            match found.next {
+                Some(next) => lower = Bound::Excluded(next),
+                None => break,
+            }
+        }
+        for (i, delta) in range.rows.iter().enumerate() {
+            if !met.contains(&i) {
+                differ(delta.key, "missing in the replica");
+            }
+        }
+        Ok(())
+    }
+}
+
+type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+/// What stands in a range, against the rows that should.
+#[derive(Default)]
+struct Found {
+    /// Names in ROWS that the source does not have.
+    gone: Vec<Vec<u8>>,
+    /// Rows (by index) that are there as they should be.
+    same: Vec<usize>,
+    /// Rows (by index) that are there with other values.
+    other: Vec<usize>,
+    /// Go on behind this name; `None` at the range's end.
+    next: Option<Vec<u8>>,
+}
+
+fn look(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    rows: &Deltas,
+    (lower, upper): (&Bound<Vec<u8>>, &Bound<Vec<u8>>),
+) -> Result<Found> {
+    let bounds = (as_slice(lower), as_slice(upper));
+    let mut found = Found::default();
+    let mut wanted = rows.iter().enumerate().peekable();
+    for entry in table.range::<&[u8]>(bounds).map_err(failed)? {
+        let (name, record) = entry.map_err(failed)?;
+        let key = name.value().get(4..).unwrap_or_default();
+        while wanted.next_if(|(_, delta)| delta.key < key).is_some() {}
+        match wanted.next_if(|(_, delta)| delta.key == key) {
+            Some((i, delta)) if delta.record == Some(record.value()) => found.same.push(i),
+            Some((i, _)) => found.other.push(i),
+            None => found.gone.push(name.value().to_vec()),
+        }
+        if found.gone.len() == GONE {
+            found.next = Some(name.value().to_vec());
+            break;
+        }
+    }
+    Ok(found)
+}
+
+fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
+    match bound {
+        Bound::Included(b) => Bound::Included(b.as_slice()),
+        Bound::Excluded(b) => Bound::Excluded(b.as_slice()),
+        Bound::Unbounded => Bound::Unbounded,
+    }
+}
+
+fn is_empty(
+    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    lower: &Bound<Vec<u8>>,
+    upper: &Bound<Vec<u8>>,
+) -> Result<bool> {
+    Ok(table.range::<&[u8]>((as_slice(lower), as_slice(upper))).map_err(failed)?.next().is_none())
+}
+
+fn row_name(no: TableNo, key: &[u8]) -> Vec<u8> {
+    [prefix(no).as_slice(), key].concat()
+}
+
+/// The name behind everything that begins with `prefix`.
+pub(super) fn after_all(prefix: &[u8]) -> Bound<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xFF {
+            end.push(last + 1);
+            return Bound::Excluded(end);
+        }
+    }
+    Bound::Unbounded
+}
+
+fn take_all(table: &mut redb::Table<'_, &'static [u8], &'static [u8]>, prefix: &[u8]) -> Result<()> {
+    let upper = after_all(prefix);
+    table.retain_in::<&[u8], _>((Bound::Included(prefix), as_slice(&upper)), |_, _| false).map_err(failed)
+}
+
+fn put_longs(name: &[u8], delta: &Delta<'_>, open: &mut Open<'_>) -> Result<()> {
+    for (column, bytes) in delta.longs() {
+        for (i, piece) in (0u32..).zip(pieces(bytes, name.len())) {
+            let name = [name, column.to_be_bytes().as_slice(), i.to_be_bytes().as_slice()].concat();
+            open.pieces.insert(name.as_slice(), seal(piece).as_slice()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! The replica: rows, cursor and state in one redb file.
+//!
+//! The only floor that names redb. `open` makes and opens the file, `apply` is the one write, `scan`
+//! reads. redb's tables here: META (format, identity, cursor), TABLES (what is known of each table),
+//! ROWS (`table number + canonical key` to record) and PIECES (the parts of long values).
+
+mod apply;
+mod open;
+mod scan;
+
+pub use apply::Difference;
+pub(crate) use apply::{Applied, Writer};
+pub use scan::{Row, Scan, Snapshot, TableInfo};
+
+use crate::config::Config;
+use crate::cursor::Cursor;
+use crate::error::{Error, Kind, Result};
+use crate::record::state::{TableState, decode_cursor, decode_table};
+use crate::record::unseal;
+use crate::window::{Start, TableNo};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("redtail.meta");
+const TABLES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("redtail.tables");
+const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.rows");
+const PIECES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.pieces");
+
+const FORMAT: &str = "format";
+const CURSOR: &str = "cursor";
+const SOURCE: &str = "source";
+const NEXT: &str = "next";
+
+/// A replica: open once, read from any number of threads.
+#[derive(Clone)]
+pub struct Replica {
+    db: Arc<Database>,
+    path: PathBuf,
+}
+
+impl Replica {
+    /// Opens a replica, or makes a new one where there is no file.
+    ///
+    /// # Errors
+    /// `Locked` if another process holds it, `Usage` if the file is no replica, `Damaged` if it is one
+    /// that cannot be read.
+    pub fn open(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
+        let path = path.as_ref();
+        let db = open::open(path, config.cache_bytes, true)?;
+        Ok(Self { db: Arc::new(db), path: path.to_owned() })
+    }
+
+    /// Opens a replica that must exist.
+    ///
+    /// # Errors
+    /// As [`Replica::open`], and `Usage` if there is no such file.
+    pub fn open_existing(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
+        let path = path.as_ref();
+        let db = open::open(path, config.cache_bytes, false)?;
+        Ok(Self { db: Arc::new(db), path: path.to_owned() })
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A consistent view of everything that is committed now. A view that is held for long keeps old
+    /// pages in the file.
+    ///
+    /// # Errors
+    /// `Damaged` if the state cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::new(self.db.begin_read().map_err(failed)?)
+    }
+
+    /// What a stream of windows starts from.
+    pub(crate) fn start(&self) -> Result<Start> {
+        let read = self.db.begin_read().map_err(failed)?;
+        Ok(Start {
+            cursor: cursor(&read)?,
+            tables: tables(&read)?,
+            next_no: number(&read, NEXT)?.unwrap_or(1),
+        })
+    }
+
+    /// The source that this replica follows, as it was given; `None` before the first window.
+    pub(crate) fn source(&self) -> Result<Option<String>> {
+        let read = self.db.begin_read().map_err(failed)?;
+        Ok(meta(&read, SOURCE)?.map(|b| String::from_utf8_lossy(&b).into_owned()))
+    }
+
+    /// Remembers which source this replica follows.
+    pub(crate) fn set_source(&self, source: &str) -> Result<()> {
+        let txn = self.db.begin_write().map_err(failed)?;
+        txn.open_table(META)
+            .map_err(failed)?
+            .insert(SOURCE, crate::record::seal(source.as_bytes()).as_slice())
+            .map_err(failed)?;
+        txn.commit().map_err(failed)
+    }
+}
+
+fn meta(read: &ReadTransaction, name: &str) -> Result<Option<Vec<u8>>> {
+    let table = read.open_table(META).map_err(failed)?;
+    let found = table.get_owned(name).map_err(failed)?;
+    found.map(|v| unseal(v.value()).map(<[u8]>::to_vec)).transpose()
+}
+
+fn number(read: &ReadTransaction, name: &str) -> Result<Option<u32>> {
+    Ok(meta(read, name)?.and_then(|b| b.try_into().ok()).map(u32::from_le_bytes))
+}
+
+fn cursor(read: &ReadTransaction) -> Result<Option<Cursor>> {
+    let table = read.open_table(META).map_err(failed)?;
+    let found = table.get_owned(CURSOR).map_err(failed)?;
+    found.map(|v| decode_cursor(v.value())).transpose()
+}
+
+fn tables(read: &ReadTransaction) -> Result<Vec<(TableNo, TableState)>> {
+    let table = read.open_table(TABLES).map_err(failed)?;
+    let mut out = Vec::new();
+    for entry in table.iter().map_err(failed)? {
+        let (no, state) = entry.map_err(failed)?;
+        out.push((no.value(), decode_table(state.value())?));
+    }
+    Ok(out)
+}
+
+fn count_name(no: TableNo) -> String {
+    format!("rows/{no}")
+}
+
+/// Where a table's rows begin in ROWS.
+fn prefix(no: TableNo) -> [u8; 4] {
+    no.to_be_bytes()
+}
+
+/// redb's many errors, in the classes that matter here.
+fn failed(e: impl Into<redb::Error>) -> Error {
+    let e = e.into();
+    let kind = match &e {
+        redb::Error::DatabaseAlreadyOpen => Kind::Locked,
+        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => Kind::Damaged,
+        redb::Error::TableTypeMismatch { .. } | redb::Error::TableDoesNotExist(_) => Kind::Damaged,
+        _ => Kind::Replica,
+    };
+    Error::new(kind, format!("replica: {e}"))
+}

@@ -1,0 +1,385 @@
+//! The loop: wake, read a window, apply it, publish. This file is the table of contents of the crate.
+//!
+//! Two threads do the work. The source's ([`crate::source`]) waits for a change, reads a window in one
+//! snapshot and hands it on in pieces; the replica's ([`crate::replica`]) applies pieces and commits
+//! rows and cursor together. Between them is a bounded stream, so that a slow disk makes the next
+//! window wider instead of a queue longer. On any error both end, everything in flight is forgotten,
+//! and a new pair starts from the replica's cursor.
+
+use crate::capture::audit::Audit;
+use crate::config::Config;
+use crate::cursor::Position;
+use crate::error::{Error, Kind, Result};
+use crate::replica::{Applied, Difference, Replica, Writer};
+use crate::source::local::{self, Observer, Windows};
+use crate::source::retry::Retry;
+use crate::source::{Skipped, Source};
+use crate::window::Goal;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
+/// A source that was looked at this recently, and had nothing new, is level with the replica.
+const LEVEL_FOR: Duration = Duration::from_secs(1);
+
+/// Follows one source into one replica.
+pub struct Replicator {
+    source: Source,
+    replica: Replica,
+    config: Config,
+    progress: Arc<watch::Sender<Progress>>,
+    asks: mpsc::Sender<Ask>,
+    asked: Mutex<mpsc::Receiver<Ask>>,
+}
+
+/// A comparison that a running replicator is asked for: it has the source and the replica's only writer.
+struct Ask {
+    goal: Goal,
+    reply: oneshot::Sender<Result<Verified>>,
+}
+
+/// What a replicator is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum State {
+    /// Not running, or not yet through its first window.
+    #[default]
+    Idle,
+    /// Bringing tables to equality with the source.
+    Reconciling,
+    /// Behind the source's head, and catching up.
+    CatchingUp,
+    /// Level with the source, waiting for changes.
+    Following,
+    /// The source cannot be read for now; trying again.
+    Retrying,
+}
+
+impl State {
+    /// The state in one lower-case word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Reconciling => "reconciling",
+            Self::CatchingUp => "catching-up",
+            Self::Following => "following",
+            Self::Retrying => "retrying",
+        }
+    }
+}
+
+/// Where a replicator stands; a new one is published with every commit.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Progress {
+    /// What it is doing.
+    pub state: State,
+    /// Up to where the source's history is applied and visible.
+    pub position: Option<Position>,
+    /// Up to where it is on disk.
+    pub durable_seq: u64,
+    /// When the last commit returned.
+    pub applied_at: Option<Instant>,
+    /// The largest head any row was read at.
+    pub horizon: u64,
+    /// The source's head when it was last looked at.
+    pub head: Option<u64>,
+    /// The replica shows one state of the source.
+    pub consistent: bool,
+    /// Tables that are not whole yet.
+    pub reconciling: Vec<String>,
+    /// Rows that reconcile read since this replicator was made.
+    pub copied: u64,
+    /// Tables that are not replicated, and why.
+    pub skipped: Vec<Skipped>,
+    /// The last failure, while it lasts.
+    pub error: Option<String>,
+    read_at: Option<Instant>,
+    level_at: Option<Instant>,
+}
+
+impl Progress {
+    /// Entries that the source has and the replica has not; `None` before the source was looked at.
+    #[must_use]
+    pub fn lag_entries(&self) -> Option<u64> {
+        Some(self.head?.saturating_sub(self.position?.seq))
+    }
+
+    /// How long since the replica was last known to equal the source's head, on a monotonic clock; zero
+    /// while it does. It goes on growing while the source is out of reach.
+    #[must_use]
+    pub fn lag(&self) -> Option<Duration> {
+        let since = self.level_at?.elapsed();
+        let level = self.lag_entries() == Some(0) && since < LEVEL_FOR;
+        Some(if level { Duration::ZERO } else { since })
+    }
+
+    /// When the snapshot of the last applied window was taken.
+    #[must_use]
+    pub fn read_at(&self) -> Option<Instant> {
+        self.read_at
+    }
+
+    fn looked(&mut self, head: u64, at: Instant) {
+        self.head = Some(head);
+        if self.position.is_some_and(|p| p.seq >= head) {
+            self.level_at = Some(at);
+        }
+    }
+
+    fn applied(&mut self, applied: &Applied) {
+        let cursor = applied.end.cursor;
+        self.position = Some(cursor.position());
+        self.horizon = cursor.horizon;
+        self.applied_at = Some(applied.at);
+        self.read_at = Some(applied.end.read_at);
+        self.copied += applied.copied;
+        self.reconciling.clone_from(&applied.reconciling);
+        self.consistent = cursor.seq == cursor.horizon && applied.reconciling.is_empty();
+        if applied.durable {
+            self.durable_seq = cursor.seq;
+        }
+        self.error = None;
+        self.looked(applied.end.head, applied.end.read_at);
+        self.state = match (applied.reconciling.is_empty(), cursor.seq < applied.end.head) {
+            (false, _) => State::Reconciling,
+            (true, true) => State::CatchingUp,
+            (true, false) => State::Following,
+        };
+    }
+}
+
+/// What a comparison of replica and source found.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Verified {
+    /// The first differences, by table and key.
+    pub differences: Vec<Difference>,
+    /// How many there are.
+    pub count: u64,
+    /// Rows that were compared.
+    pub rows: u64,
+}
+
+/// The source's thread says here what it sees besides windows.
+struct Watch(Arc<watch::Sender<Progress>>);
+
+impl Observer for Watch {
+    fn level(&self, head: u64, at: Instant) {
+        self.0.send_modify(|p| p.looked(head, at));
+    }
+
+    fn audited(&self, audit: &Audit) {
+        for (t, why) in &audit.broken {
+            tracing::info!("table {}: capture installed ({why})", t.table.name);
+        }
+        self.0.send_modify(|p| p.skipped.clone_from(&audit.skipped));
+    }
+}
+
+/// A pair of threads at work.
+struct Session {
+    stop: Arc<crate::source::local::Stop>,
+    done: oneshot::Receiver<(Result<()>, Writer)>,
+}
+
+impl Session {
+    /// Lets the window at hand be applied, and ends.
+    async fn end(self) -> Result<()> {
+        self.stop.set();
+        let (ended, _) = self.done.await.map_err(|_| Error::stopped())?;
+        ended
+    }
+}
+
+/// Why sessions ended.
+enum Ended {
+    Done(Box<Writer>),
+    Stopped,
+    Asked(Ask),
+}
+
+impl Replicator {
+    /// Puts a source and a replica together; nothing runs yet.
+    #[must_use]
+    pub fn new(source: Source, replica: Replica, config: Config) -> Self {
+        let progress = Arc::new(watch::Sender::new(Progress::default()));
+        let (asks, asked) = mpsc::channel(1);
+        Self { source, replica, config, progress, asks, asked: Mutex::new(asked) }
+    }
+
+    /// The replica, to read from while this runs.
+    #[must_use]
+    pub fn replica(&self) -> &Replica {
+        &self.replica
+    }
+
+    /// Where it stands, now and whenever that changes.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Follows the source until `shutdown` is ready; then finishes the window at hand and returns.
+    ///
+    /// A failure that may pass is waited for without end; any other is returned.
+    ///
+    /// # Errors
+    /// `Usage` for a wrong source, `Divergence` if configured so, and whatever trying again cannot mend.
+    pub async fn run(&self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        let mut asked = self.asked.lock().await;
+        loop {
+            let ask = match self.attempt(Goal::Follow, shutdown.as_mut(), &mut asked).await? {
+                Ended::Asked(ask) => ask,
+                Ended::Stopped | Ended::Done(_) => return Ok(()),
+            };
+            let (_none, mut nobody) = mpsc::channel(1);
+            let found = self.attempt(ask.goal, shutdown.as_mut(), &mut nobody).await;
+            let stopped = matches!(found, Ok(Ended::Stopped));
+            let _ = ask.reply.send(found.map(|ended| self.verified(ended)));
+            if stopped {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Brings the replica up to the source's head as it is now, every table whole, and returns.
+    ///
+    /// # Errors
+    /// As [`Replicator::run`].
+    pub async fn sync_once(&self) -> Result<Position> {
+        self.until_done(Goal::CatchUp).await?;
+        let reached = self.progress.borrow().position;
+        reached.ok_or_else(|| Error::new(Kind::Source, "source: ended before its first window"))
+    }
+
+    /// Catches up, then compares every row of these tables (all, if none is named) with the source, each
+    /// range in the same snapshot as the window it is compared at. With `repair`, differences are mended.
+    ///
+    /// # Errors
+    /// `Capture` if the source's capture is not whole; and as [`Replicator::run`].
+    pub async fn verify(&self, tables: &[String], repair: bool) -> Result<Verified> {
+        let goal = Goal::Verify { tables: tables.to_vec(), repair };
+        if self.asked.try_lock().is_ok() {
+            return self.until_done(goal).await.map(|ended| self.verified(ended));
+        }
+        let (reply, replied) = oneshot::channel();
+        self.asks.send(Ask { goal, reply }).await.map_err(|_| Error::stopped())?;
+        replied.await.map_err(|_| Error::stopped())?
+    }
+
+    fn verified(&self, ended: Ended) -> Verified {
+        let rows = self.progress.borrow().copied;
+        let Ended::Done(writer) = ended else { return Verified::default() };
+        Verified { differences: writer.differences.named, count: writer.differences.count, rows }
+    }
+
+    /// Works towards a goal that has an end; nothing but that or an error stops it.
+    async fn until_done(&self, goal: Goal) -> Result<Ended> {
+        let mut never = std::pin::pin!(std::future::pending());
+        let (_none, mut nobody) = mpsc::channel(1);
+        self.attempt(goal, never.as_mut(), &mut nobody).await
+    }
+
+    /// Waits until the replica is consistent at or past this position.
+    ///
+    /// # Errors
+    /// `Divergence` if the replica comes to follow another log.
+    pub async fn wait_for(&self, position: Position) -> Result<()> {
+        let mut progress = self.progress();
+        let reached = |p: &Progress| {
+            p.position
+                .is_some_and(|at| at.log_id != position.log_id || (p.consistent && at.seq >= position.seq))
+        };
+        let now = progress.wait_for(reached).await.map_err(|_| Error::stopped())?;
+        match now.position {
+            Some(at) if at.log_id == position.log_id => Ok(()),
+            _ => Err(Error::new(
+                Kind::Divergence,
+                format!("position {position}: the source's log is another one now"),
+            )),
+        }
+    }
+
+    /// Runs sessions until one ends by itself, by `shutdown`, or by an error that stays.
+    async fn attempt(
+        &self,
+        goal: Goal,
+        mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+        asked: &mut mpsc::Receiver<Ask>,
+    ) -> Result<Ended> {
+        self.recognise().await?;
+        let mut retry = Retry::new();
+        loop {
+            let before = self.progress.borrow().position;
+            let mut session = self.begin(goal.clone())?;
+            let (ended, writer) = tokio::select! {
+                done = &mut session.done => done.map_err(|_| Error::new(Kind::Replica, "the replica's thread panicked"))?,
+                () = shutdown.as_mut() => return session.end().await.map(|()| Ended::Stopped),
+                Some(ask) = asked.recv() => return session.end().await.map(|()| Ended::Asked(ask)),
+            };
+            session.stop.set();
+            let error = match ended {
+                Ok(()) => return Ok(Ended::Done(Box::new(writer))),
+                Err(e) if e.is_transient() => e,
+                Err(e) => return Err(e),
+            };
+            drop(writer);
+            if self.progress.borrow().position != before {
+                retry.reset();
+            }
+            let pause = retry.pause();
+            tracing::warn!("{error}; trying again in {} ms", pause.as_millis());
+            self.progress.send_modify(|p| (p.state, p.error) = (State::Retrying, Some(error.to_string())));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.as_mut() => return Ok(Ended::Stopped),
+            }
+        }
+    }
+
+    /// Starts both threads, from what the replica has durably.
+    fn begin(&self, goal: Goal) -> Result<Session> {
+        let start = self.replica.start()?;
+        let mut writer = Writer::new(&self.replica, self.config.durability)?;
+        let watch = Watch(Arc::clone(&self.progress));
+        let Windows { pieces, stop } = local::follow(self.source.path(), &self.config, start, goal, watch)?;
+        let (send, done) = oneshot::channel();
+        let progress = Arc::clone(&self.progress);
+        let runtime = tokio::runtime::Handle::current();
+        let work = move || {
+            let applied = |applied: Applied| progress.send_modify(|p| p.applied(&applied));
+            let ended = runtime.block_on(writer.run(pieces, applied));
+            let _ = send.send((ended, writer));
+        };
+        let thread = std::thread::Builder::new().name("redtail-replica".into());
+        thread.spawn(work).map_err(|e| Error::new(Kind::Replica, format!("cannot start a thread: {e}")))?;
+        Ok(Session { stop, done })
+    }
+
+    /// Refuses a replica that follows another source; a source that only moved is the same one.
+    async fn recognise(&self) -> Result<()> {
+        let here = self.source.path().display().to_string();
+        let (known, cursor) = (self.replica.source()?, self.replica.start()?.cursor);
+        match (known, cursor) {
+            (Some(known), Some(cursor)) if known != here => {
+                let log_id = self.source.head().await?.map(|p| p.log_id);
+                if log_id != Some(cursor.log_id) {
+                    return Err(Error::usage(format!(
+                        "replica {}: follows {known}, not {here}; give that source, or another replica file",
+                        self.replica.path().display()
+                    )));
+                }
+                self.replica.set_source(&here)
+            }
+            (Some(known), _) if known == here => Ok(()),
+            _ => {
+                self.source.head().await?;
+                self.replica.set_source(&here)
+            }
+        }
+    }
+}

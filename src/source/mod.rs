@@ -1,0 +1,119 @@
+//! How a source is read. `local` is the file here; `read` says what a window and a range are in SQL;
+//! `wake` notices that there is something to read, and `retry` how long to wait after a failure.
+
+pub(crate) mod local;
+mod read;
+pub(crate) mod retry;
+pub(crate) mod sql;
+mod wake;
+
+pub use crate::capture::describe::Skipped;
+
+use crate::capture::install;
+use crate::config::Config;
+use crate::cursor::Position;
+use crate::error::{Error, Kind, Result};
+use sql::Sql;
+use std::path::{Path, PathBuf};
+
+/// A libSQL database that is followed.
+#[derive(Clone, Debug)]
+pub struct Source {
+    path: PathBuf,
+    config: Config,
+}
+
+/// What `init` found and did.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Installed {
+    /// Tables whose changes are captured.
+    pub captured: Vec<String>,
+    /// Tables that are not replicated, and why.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Source {
+    /// Names a source: a path, or a `file:` URL. The file is first opened when it is used.
+    ///
+    /// # Errors
+    /// `Usage` if it is neither, or if there is no such file.
+    pub fn open(source: &str, config: &Config) -> Result<Self> {
+        if let Some((scheme, _)) = source.split_once("://").filter(|(s, _)| *s != "file") {
+            return Err(Error::usage(format!(
+                "source {scheme}://…: servers are not supported yet; give a database file"
+            )));
+        }
+        let path = source.strip_prefix("file:").map_or(source, |p| p.strip_prefix("//").unwrap_or(p));
+        let path = std::fs::canonicalize(path)
+            .map_err(|e| Error::usage(format!("source {path}: {}", sql::plain(&e))))?;
+        if !path.is_file() {
+            return Err(Error::usage(format!(
+                "source {}: not a file; give the database file",
+                path.display()
+            )));
+        }
+        Ok(Self { path, config: config.clone() })
+    }
+
+    /// Where the file is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Installs capture, or repairs what is missing of it.
+    ///
+    /// # Errors
+    /// `Unavailable` if the write lock is not to be had within `busy_timeout`; `Usage` if the file is no
+    /// database, may not be written, or has a newer capture.
+    pub async fn init(&self) -> Result<Installed> {
+        self.with(|sql| {
+            let found = install::install(sql)?;
+            let captured = found.captured.into_iter().map(|c| c.source.table.name).collect();
+            Ok(Installed { captured, skipped: found.skipped })
+        })
+        .await
+    }
+
+    /// The statements that [`Source::init`] would run now, and what it would say.
+    ///
+    /// # Errors
+    /// As [`Source::init`].
+    pub async fn plan(&self) -> Result<(Installed, Vec<String>)> {
+        self.with(|sql| {
+            let (found, statements) = install::plan(sql)?;
+            let tables =
+                found.captured.into_iter().map(|c| c.source).chain(found.broken.into_iter().map(|(t, _)| t));
+            let captured = tables.map(|t| t.table.name).collect();
+            Ok((Installed { captured, skipped: found.skipped }, statements))
+        })
+        .await
+    }
+
+    /// Takes capture out again. Returns whether there was any.
+    ///
+    /// # Errors
+    /// As [`Source::init`].
+    pub async fn remove(&self) -> Result<bool> {
+        self.with(install::remove).await
+    }
+
+    /// The source's head now; `None` if capture is not installed.
+    ///
+    /// # Errors
+    /// `Usage` if the file is no database.
+    pub async fn head(&self) -> Result<Option<Position>> {
+        self.with(|sql| Ok(local::look(sql)?.map(|(log_id, seq)| Position { log_id, seq }))).await
+    }
+
+    /// Runs `work` on a connection of its own, on a thread that may block.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Sql) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (path, busy) = (self.path.clone(), self.config.busy_timeout);
+        let done = tokio::task::spawn_blocking(move || work(&mut Sql::open(&path, busy)?));
+        done.await.map_err(|e| Error::new(Kind::Source, format!("source: {e}")))?
+    }
+}

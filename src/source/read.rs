@@ -1,0 +1,433 @@
+//! Reads rows of one captured table: those that a window's entries name, and all rows of a range.
+//!
+//! Everything here runs inside the caller's read transaction. What a window means is settled here: an
+//! entry names a key, the read decides. Deletes are the canonical keys of the entries minus the
+//! canonical keys of the rows that were read, never "this entry found no row".
+
+use super::sql::{Row, Sql, exact, exact_width, placeholder, quote};
+use crate::capture::audit::Captured;
+use crate::error::{Error, Kind, Result};
+use crate::record::Deltas;
+use crate::record::state::Progress;
+use crate::value::{Value, ValueRef};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+/// How the rows of one table are read; made once for each definition.
+pub(crate) struct Reader {
+    pub captured: Captured,
+    shape: u16,
+    /// The rowid is selected in front of the columns: it is the key, or may join it.
+    with_rowid: bool,
+    columns: usize,
+    /// Rows whose keys the entries name, sorted by key.
+    named: String,
+    /// The same for entries with NULL in the key, by rowid.
+    named_by_rowid: Option<String>,
+    /// Entries came out of key order once: windows of this table are put in order in memory.
+    unordered: bool,
+    max_row: usize,
+}
+
+/// When to hand over what was read so far.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub rows: usize,
+    pub bytes: usize,
+    pub until: Instant,
+}
+
+/// One row as it was read: its key's components and its columns.
+struct Read {
+    key: Vec<u8>,
+    key_values: Vec<Value>,
+    /// The rowid if it was asked for, then the columns.
+    values: Vec<Value>,
+}
+
+impl Reader {
+    pub fn new(captured: Captured, shape: u16, max_row: usize) -> Self {
+        let key = &captured.source.table.key;
+        let with_rowid = key.nullable || key.parts.iter().any(|p| p.column.is_none());
+        let mut reader = Self {
+            shape,
+            with_rowid,
+            columns: captured.source.columns.len() + usize::from(with_rowid),
+            named: String::new(),
+            named_by_rowid: None,
+            unordered: false,
+            max_row,
+            captured,
+        };
+        reader.named = reader.named_sql();
+        reader.named_by_rowid =
+            reader.captured.source.table.key.nullable.then(|| reader.named_by_rowid_sql());
+        reader
+    }
+
+    fn rowid(&self) -> String {
+        format!("_t.{}", self.captured.source.rowid.unwrap_or("rowid"))
+    }
+
+    /// The key's parts, without the rowid that joins a NULL, as columns of the table, with collations.
+    fn parts(&self) -> Vec<(String, &'static str)> {
+        let table = &self.captured.source.table;
+        let name =
+            |i: usize| table.columns.get(i).map_or_else(String::new, |c| format!("_t.{}", quote(&c.name)));
+        table
+            .key
+            .parts
+            .iter()
+            .map(|p| (p.column.map_or_else(|| self.rowid(), name), p.collation.name()))
+            .collect()
+    }
+
+    fn row_list(&self) -> String {
+        let rowid = self.with_rowid.then(|| self.rowid());
+        let columns = self.captured.source.columns.iter().map(|c| format!("_t.{}", quote(&c.name)));
+        exact(&rowid.into_iter().chain(columns).collect::<Vec<_>>())
+    }
+
+    fn entry_columns(&self) -> Vec<String> {
+        (0..self.captured.source.table.key.width()).map(|i| format!("k{i}")).collect()
+    }
+
+    /// Entries are sorted before they are joined: rows then come, and go into the replica, in key order.
+    /// `LIMIT -1` keeps SQLite from dropping the inner ORDER BY.
+    fn named_from(&self, filter: &str, on: &str) -> String {
+        let keys = self.entry_columns();
+        let collations = self.captured.source.table.key.collations();
+        let order: Vec<String> =
+            keys.iter().zip(collations).map(|(k, c)| format!("{k} COLLATE {}", c.name())).collect();
+        let entered: Vec<String> = keys.iter().map(|k| format!("_l.{k}")).collect();
+        format!(
+            "SELECT {},{} FROM (SELECT DISTINCT {} FROM _redtail_changelog WHERE tbl = ?1 AND seq > ?2 AND seq <= ?3 \
+             AND op <> 0{filter} ORDER BY {} LIMIT -1) AS _l LEFT JOIN {} AS _t ON {on}",
+            exact(&entered),
+            self.row_list(),
+            keys.join(","),
+            order.join(","),
+            quote(&self.captured.source.table.name),
+        )
+    }
+
+    fn named_sql(&self) -> String {
+        let parts = self.parts();
+        let mut on: Vec<String> =
+            parts.iter().enumerate().map(|(i, (x, c))| format!("{x} = _l.k{i} COLLATE {c}")).collect();
+        if self.captured.source.table.key.nullable {
+            on.push(format!("_l.k{} IS NULL", parts.len()));
+        }
+        self.named_from("", &on.join(" AND "))
+    }
+
+    /// The unary plus keeps SQLite from searching by the key's index, where NULLs would make it quadratic.
+    fn named_by_rowid_sql(&self) -> String {
+        let parts = self.parts();
+        let last = parts.len();
+        let mut on = vec![format!("{} = _l.k{last}", self.rowid())];
+        on.extend(parts.iter().enumerate().map(|(i, (x, c))| format!("+{x} IS _l.k{i} COLLATE {c}")));
+        self.named_from(&format!(" AND k{last} IS NOT NULL"), &on.join(" AND "))
+    }
+
+    /// Reads what the entries of `(after, through]` name; calls `flush` whenever a piece is full.
+    pub fn window(
+        &mut self,
+        sql: &mut Sql,
+        (after, through): (u64, u64),
+        limits: Limits,
+        flush: &mut dyn FnMut(Deltas) -> Result<()>,
+    ) -> Result<()> {
+        let binds = [Value::Integer(self.captured.id), integer(after), integer(through)];
+        let mut sink = Sink { out: Deltas::of(self.shape), shape: self.shape, limits, flush };
+        let mut groups =
+            Groups { ordered: !self.unordered, late: Deltas::of(self.shape), ..Groups::default() };
+        let mut nulls = false;
+        let query = std::mem::take(&mut self.named);
+        let read =
+            sql.rows(&query, &binds, |row| self.named_row(row, true, &mut nulls, &mut groups, &mut sink));
+        self.named = query;
+        read.map_err(|e| self.describe(e))?;
+        if let (true, Some(query)) = (nulls, self.named_by_rowid.take()) {
+            groups.finish(&mut sink)?;
+            groups.last = None;
+            let read = sql
+                .rows(&query, &binds, |row| self.named_row(row, false, &mut nulls, &mut groups, &mut sink));
+            self.named_by_rowid = Some(query);
+            read.map_err(|e| self.describe(e))?;
+        }
+        groups.finish(&mut sink)?;
+        if groups.disordered {
+            // What was handed over belongs to a window that will never end: it is dropped whole.
+            self.unordered = true;
+            let what = format!("table {}: keys came out of order; the window is read again", self.name());
+            return Err(Error::new(Kind::Unavailable, what));
+        }
+        sink.finish(self, groups)
+    }
+
+    fn named_row(
+        &self,
+        row: &Row<'_>,
+        skip_nulls: bool,
+        nulls: &mut bool,
+        groups: &mut Groups,
+        sink: &mut Sink<'_>,
+    ) -> Result<ControlFlow<()>> {
+        let key = &self.captured.source.table.key;
+        let mut entered = Vec::with_capacity(key.width());
+        row.exact(0, key.width(), &mut entered)?;
+        if key.nullable && skip_nulls && !matches!(entered.last(), Some(Value::Null)) {
+            *nulls = true; // Read by its rowid, in a second pass.
+            return Ok(ControlFlow::Continue(()));
+        }
+        let mut name = Vec::new();
+        key.encode(&mut name, entered.iter().map(Value::as_ref));
+        groups.enter(name, sink)?;
+        if let Some(read) = self.row(row, exact_width(key.width()))? {
+            groups.found(read, self, sink)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Decodes the row that starts at `column`; `None` where the join found none.
+    fn row(&self, row: &Row<'_>, column: usize) -> Result<Option<Read>> {
+        let mut values = Vec::with_capacity(self.columns);
+        row.exact(column, self.columns, &mut values)?;
+        let key = &self.captured.source.table.key;
+        let shift = usize::from(self.with_rowid);
+        let part = |p: &crate::schema::KeyPart| values.get(p.column.map_or(0, |i| i + shift)).cloned();
+        let mut key_values: Vec<Value> = key.parts.iter().filter_map(part).collect();
+        let absent = if self.with_rowid { values.first() } else { key_values.first() };
+        if matches!(absent, Some(Value::Null)) {
+            return Ok(None);
+        }
+        if key.nullable {
+            let any = key_values.iter().any(|v| matches!(v, Value::Null));
+            key_values.push(if any { values.first().cloned().unwrap_or(Value::Null) } else { Value::Null });
+        }
+        let mut name = Vec::new();
+        key.encode(&mut name, key_values.iter().map(Value::as_ref));
+        let bytes: usize = values.iter().map(|v| v.as_ref().len()).sum();
+        if bytes > self.max_row {
+            let what = format!(
+                "table {}: the row with key {} has {bytes} bytes, more than max_row = {}; raise it or exclude the table",
+                self.name(),
+                shown(&key_values),
+                self.max_row
+            );
+            return Err(Error::new(Kind::TooLarge, what));
+        }
+        Ok(Some(Read { key: name, key_values, values }))
+    }
+
+    fn put(&self, deltas: &mut Deltas, read: &Read) -> Result<()> {
+        let row: Vec<ValueRef<'_>> =
+            read.values.iter().skip(usize::from(self.with_rowid)).map(Value::as_ref).collect();
+        let nullable = self.captured.source.table.key.nullable;
+        deltas.null_keys |= nullable && !matches!(read.key_values.last(), Some(Value::Null));
+        deltas.put(&read.key, &row)
+    }
+
+    fn name(&self) -> &str {
+        &self.captured.source.table.name
+    }
+
+    fn describe(&self, e: Error) -> Error {
+        if matches!(e.kind(), Kind::Source) { e.during(format!("table {}", self.name())) } else { e }
+    }
+
+    /// Reads the rows behind `from` in key order, until a limit is reached.
+    ///
+    /// The second value is how far it came; `None` at the table's end.
+    pub fn range(
+        &self,
+        sql: &mut Sql,
+        from: &Progress,
+        limits: Limits,
+    ) -> Result<(Deltas, Option<Progress>)> {
+        let mut rows = Deltas::of(self.shape);
+        let mut progress = from.clone();
+        for (condition, binds) in self.behind(&from.values) {
+            let query = self.range_sql(&condition, limits.rows - rows.len());
+            let full = sql.rows(&query, &binds, |row| {
+                let Some(read) = self.row(row, 0)? else { return Ok(ControlFlow::Continue(())) };
+                if read.key <= progress.through {
+                    let what = format!("table {}: its rows do not come in key order", self.name());
+                    return Err(Error::new(Kind::Source, what));
+                }
+                self.put(&mut rows, &read)?;
+                progress.copied += 1;
+                progress.values = self.place(&read);
+                progress.through = read.key;
+                let full = rows.len() >= limits.rows
+                    || rows.bytes() >= limits.bytes
+                    || Instant::now() >= limits.until;
+                Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            });
+            if full.map_err(|e| self.describe(e))?.is_some() {
+                return Ok((rows, Some(progress)));
+            }
+        }
+        Ok((rows, None))
+    }
+
+    /// What to go on from behind this row: the parts, and the rowid itself where it may join them.
+    fn place(&self, read: &Read) -> Vec<Value> {
+        let mut place = read.key_values.clone();
+        if let (true, Some(last)) = (self.captured.source.table.key.nullable, place.last_mut()) {
+            *last = read.values.first().cloned().unwrap_or(Value::Null);
+        }
+        place
+    }
+
+    fn range_sql(&self, condition: &str, rows: usize) -> String {
+        let mut order: Vec<String> = self.parts().iter().map(|(x, c)| format!("{x} COLLATE {c}")).collect();
+        if self.captured.source.table.key.nullable {
+            order.push(self.rowid());
+        }
+        let table = quote(&self.captured.source.table.name);
+        let list = self.row_list();
+        format!("SELECT {list} FROM {table} AS _t{condition} ORDER BY {} LIMIT {rows}", order.join(","))
+    }
+
+    /// The conditions that together say "behind this key", each a search of its own, in key order.
+    ///
+    /// A row value comparison would say it in one, but not where NULL may stand in the key.
+    fn behind(&self, place: &[Value]) -> Vec<(String, Vec<Value>)> {
+        if place.is_empty() {
+            return vec![(String::new(), Vec::new())];
+        }
+        let mut parts = self.parts();
+        if self.captured.source.table.key.nullable {
+            parts.push((self.rowid(), "BINARY"));
+        }
+        let mut out = Vec::new();
+        for last in (0..parts.len().min(place.len())).rev() {
+            let mut terms = Vec::new();
+            let mut binds = Vec::new();
+            for (i, ((part, collation), value)) in parts.iter().zip(place).take(last + 1).enumerate() {
+                let compare = if i < last { "=" } else { ">" };
+                terms.push(match value {
+                    Value::Null if i < last => format!("{part} IS NULL"),
+                    Value::Null => format!("{part} IS NOT NULL"),
+                    _ => {
+                        binds.push(value.clone());
+                        format!("{part} {compare} {} COLLATE {collation}", placeholder(binds.len(), value))
+                    }
+                });
+            }
+            out.push((format!(" WHERE {}", terms.join(" AND ")), binds));
+        }
+        out
+    }
+}
+
+/// The deltas being gathered, handed over piece by piece.
+struct Sink<'a> {
+    out: Deltas,
+    shape: u16,
+    limits: Limits,
+    flush: &'a mut dyn FnMut(Deltas) -> Result<()>,
+}
+
+impl Sink<'_> {
+    fn check(&mut self) -> Result<()> {
+        if self.out.len() >= self.limits.rows || self.out.bytes() >= self.limits.bytes {
+            (self.flush)(std::mem::replace(&mut self.out, Deltas::of(self.shape)))?;
+        }
+        Ok(())
+    }
+
+    /// What has to come last, and the rest.
+    fn finish(&mut self, reader: &Reader, groups: Groups) -> Result<()> {
+        for (key, row) in &groups.sorted {
+            match row {
+                Some(read) => reader.put(&mut self.out, read)?,
+                None => self.out.delete(key),
+            }
+            self.check()?;
+        }
+        if !self.out.is_empty() {
+            (self.flush)(std::mem::replace(&mut self.out, Deltas::of(self.shape)))?;
+        }
+        if !groups.late.is_empty() {
+            (self.flush)(groups.late)?;
+        }
+        Ok(())
+    }
+}
+
+/// Entries of the same canonical key, which come one after another if they come in order.
+#[derive(Default)]
+struct Groups {
+    ordered: bool,
+    disordered: bool,
+    last: Option<Vec<u8>>,
+    found: bool,
+    /// Rows whose key is not the one that was entered (a falsified image): put after everything else.
+    late: Deltas,
+    /// Everything, when entries do not come in order.
+    sorted: BTreeMap<Vec<u8>, Option<Read>>,
+}
+
+impl Groups {
+    fn enter(&mut self, key: Vec<u8>, sink: &mut Sink<'_>) -> Result<()> {
+        if !self.ordered {
+            self.sorted.entry(key).or_insert(None);
+            return Ok(());
+        }
+        if self.last.as_ref() == Some(&key) {
+            return Ok(());
+        }
+        self.disordered |= self.last.as_ref().is_some_and(|last| *last > key);
+        self.finish(sink)?;
+        self.last = Some(key);
+        self.found = false;
+        Ok(())
+    }
+
+    fn found(&mut self, read: Read, reader: &Reader, sink: &mut Sink<'_>) -> Result<()> {
+        if !self.ordered {
+            self.sorted.insert(read.key.clone(), Some(read));
+            return Ok(());
+        }
+        if self.last.as_ref() != Some(&read.key) {
+            return reader.put(&mut self.late, &read);
+        }
+        if !self.found {
+            self.found = true;
+            reader.put(&mut sink.out, &read)?;
+            sink.check()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the group: a key that was entered and under which no row was read is gone.
+    fn finish(&mut self, sink: &mut Sink<'_>) -> Result<()> {
+        if let (Some(key), false) = (&self.last, self.found) {
+            sink.out.delete(key);
+            sink.check()?;
+        }
+        self.found = true;
+        Ok(())
+    }
+}
+
+#[allow(clippy::cast_possible_wrap)]
+fn integer(n: u64) -> Value {
+    Value::Integer(n as i64)
+}
+
+/// A key for a message: short, and without the row's other values.
+fn shown(key: &[Value]) -> String {
+    let one = |v: &Value| match v {
+        Value::Null => "NULL".to_owned(),
+        Value::Integer(i) => i.to_string(),
+        Value::Real(r) => r.to_string(),
+        Value::Text(t) => format!("{:?}", String::from_utf8_lossy(t).chars().take(60).collect::<String>()),
+        Value::Blob(b) => format!("a blob of {} bytes", b.len()),
+    };
+    key.iter().map(one).collect::<Vec<_>>().join(", ")
+}

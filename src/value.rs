@@ -1,0 +1,90 @@
+//! Values as SQLite stores them: five storage classes, bit for bit.
+//!
+//! Owns what a value is and when two are the same; knows nothing of tables, keys or bytes on disk.
+
+/// A value of one of SQLite's five storage classes, owned.
+///
+/// Text is bytes: SQLite stores text that is not UTF-8 and text with NUL inside, and so do we.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// SQL NULL.
+    Null,
+    /// A 64-bit signed integer.
+    Integer(i64),
+    /// A 64-bit float; never NaN, which SQLite stores as NULL.
+    Real(f64),
+    /// Text, usually UTF-8.
+    Text(Vec<u8>),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+/// A value borrowed from where it is stored.
+#[derive(Clone, Copy, Debug)]
+pub enum ValueRef<'a> {
+    /// SQL NULL.
+    Null,
+    /// A 64-bit signed integer.
+    Integer(i64),
+    /// A 64-bit float.
+    Real(f64),
+    /// Text, usually UTF-8.
+    Text(&'a [u8]),
+    /// Bytes.
+    Blob(&'a [u8]),
+}
+
+impl Value {
+    /// The same value, borrowed.
+    #[must_use]
+    pub fn as_ref(&self) -> ValueRef<'_> {
+        match self {
+            Self::Null => ValueRef::Null,
+            Self::Integer(i) => ValueRef::Integer(*i),
+            Self::Real(r) => ValueRef::Real(*r),
+            Self::Text(t) => ValueRef::Text(t),
+            Self::Blob(b) => ValueRef::Blob(b),
+        }
+    }
+}
+
+impl ValueRef<'_> {
+    /// The same value, owned.
+    #[must_use]
+    pub fn to_owned(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Integer(i) => Value::Integer(i),
+            Self::Real(r) => Value::Real(r),
+            Self::Text(t) => Value::Text(t.to_vec()),
+            Self::Blob(b) => Value::Blob(b.to_vec()),
+        }
+    }
+
+    /// The bytes this value holds beyond its fixed part.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            Self::Text(b) | Self::Blob(b) => b.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Equality is by storage class and bits: 1 is not 1.0, and 0.0 is not −0.0.
+impl PartialEq for ValueRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) => true,
+            (Self::Integer(a), Self::Integer(b)) => a == b,
+            (Self::Real(a), Self::Real(b)) => a.to_bits() == b.to_bits(),
+            (Self::Text(a), Self::Text(b)) | (Self::Blob(a), Self::Blob(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_ref() == other.as_ref()
+    }
+}

@@ -1,0 +1,298 @@
+"""An independent reader of the source: Python's sqlite3, in a process of its own.
+
+Reads one JSON request a line on stdin and answers one JSON object a line on stdout, so that a test
+never asks redtail whether redtail is right. Values are compared by storage class and exact bytes;
+text is read with CAST(x AS BLOB), because other ways of reading it may stop at a NUL.
+"""
+
+import base64
+import collections
+import json
+import re
+import sqlite3
+import struct
+import sys
+import urllib.parse
+
+DIFFERENCES = 10
+OURS = ("sqlite_", "_redtail_", "libsql_")
+CLASSES = ("null", "integer", "real", "text", "blob")
+
+
+def connect(path, create=False):
+    mode = "rwc" if create else "rw"
+    uri = "file:" + urllib.parse.quote(path) + "?mode=" + mode
+    db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
+    db.text_factory = bytes
+    return db
+
+
+def name_of(raw):
+    return raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+
+
+def quoted(name):
+    return '"' + name.replace('"', '""') + '"'
+
+
+def tables(db):
+    """Every ordinary table of the application, by name."""
+    if sqlite3.sqlite_version_info >= (3, 37):
+        listed = [(name_of(r[1]), name_of(r[2])) for r in db.execute("PRAGMA table_list") if r[0] == b"main"]
+        names = [name for name, kind in listed if kind == "table"]
+    else:
+        listed = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
+        names = [name_of(n) for n, sql in listed if not re.match(rb"(?i)\s*create\s+virtual", sql or b"")]
+    return sorted(n for n in names if not n.lower().startswith(OURS))
+
+
+def columns(db, table):
+    """Columns in the table's order, generated ones (hidden 2 and 3) included."""
+    info = db.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
+    return [name_of(r[1]) for r in info if r[6] != 1]
+
+
+def utf8(db):
+    """The conversion of text from the database's encoding, or None where it is UTF-8 already."""
+    encoding = name_of(db.execute("PRAGMA encoding").fetchone()[0])
+    return None if encoding == "UTF-8" else encoding.replace("UTF-16", "utf-16-")
+
+
+def exact(kind, value, encoding):
+    """One value as (class, exact content), so that equality is by class and bits."""
+    if kind == b"null":
+        return ("null", None)
+    if kind == b"integer":
+        return ("integer", value)
+    if kind == b"real":
+        return ("real", struct.pack(">d", value))
+    if kind == b"text":
+        return ("text", value if encoding is None else value.decode(encoding).encode("utf-8"))
+    return ("blob", value)
+
+
+def rows(db, table, names):
+    """Every row of a table as a tuple of exact values."""
+    encoding = utf8(db)
+    pairs = ", ".join(
+        f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
+        for c in (quoted(n) for n in names)
+    )
+    for row in db.execute(f"SELECT {pairs} FROM {quoted(table)} NOT INDEXED"):
+        yield tuple(exact(row[i], row[i + 1], encoding) for i in range(0, len(row), 2))
+
+
+def real_text(value):
+    """The shortest decimal form that reads back as the same float."""
+    return repr(value)
+
+
+def typed(value):
+    """An exact value in the typed form of the dump."""
+    kind, content = value
+    if kind == "null":
+        return {"type": "null"}
+    if kind == "integer":
+        return {"type": "integer", "value": str(content)}
+    if kind == "real":
+        return {"type": "real", "value": real_text(struct.unpack(">d", content)[0])}
+    if kind == "text":
+        try:
+            return {"type": "text", "value": content.decode("utf-8")}
+        except UnicodeDecodeError:
+            pass
+    return {"type": kind, "base64": base64.b64encode(content).decode("ascii")}
+
+
+def digits(text):
+    """The significant digits of a decimal number."""
+    return re.split("[eE]", text.lstrip("-"))[0].replace(".", "").strip("0")
+
+
+def parsed(cell):
+    """The exact value of a typed cell. Whatever is not in the promised form is a ValueError."""
+    kind = cell.get("type")
+    if kind not in CLASSES:
+        raise ValueError(f"no such type: {cell!r:.200}")
+    expected = {"type"}
+    if kind != "null":
+        expected.add("base64" if kind == "blob" or (kind == "text" and "base64" in cell) else "value")
+    if set(cell) != expected:
+        raise ValueError(f"fields {sorted(cell)} of a {kind}")
+    if kind == "null":
+        return ("null", None)
+    content = cell["base64"] if "base64" in cell else cell["value"]
+    if not isinstance(content, str):
+        raise ValueError(f"a {kind} must be written as a string, not {content!r:.200}")
+    if kind == "integer":
+        if str(int(content)) != content:
+            raise ValueError(f"integer written as {content:.200}")
+        return ("integer", int(content))
+    if kind == "real":
+        number = float(content)
+        if re.fullmatch(r"-?\d+", content) or len(digits(content)) > len(digits(real_text(number))):
+            raise ValueError(f"real written as {content:.200}, shortest is {real_text(number)}")
+        return ("real", struct.pack(">d", number))
+    if "base64" not in cell:
+        return ("text", content.encode("utf-8"))
+    raw = base64.b64decode(content, validate=True)
+    if base64.b64encode(raw).decode("ascii") != content:
+        raise ValueError("base64 is not in its padded standard form")
+    if kind == "text" and is_utf8(raw):
+        raise ValueError("text that is UTF-8 is written as base64")
+    return (kind, raw)
+
+
+def is_utf8(raw):
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def script(request):
+    """Runs statements in order, each as given. {"sql": …, "fails": true} must be refused by the database."""
+    db = connect(request["db"], create=True)
+    try:
+        for statement in request["sql"]:
+            expected = isinstance(statement, dict)
+            sql = statement["sql"] if expected else statement
+            try:
+                db.execute(sql).fetchall()
+            except sqlite3.Error as error:
+                if not expected:
+                    raise RuntimeError(f"{sql:.200}: {error}") from error
+            else:
+                if expected:
+                    raise RuntimeError(f"{sql:.200}: expected to fail")
+    finally:
+        db.close()
+    return {}
+
+
+def query(request):
+    """The rows of one SELECT, as typed values."""
+    db = connect(request["db"])
+    try:
+        cursor = db.execute(request["sql"])
+        kinds = {int: b"integer", float: b"real", bytes: b"text", type(None): b"null"}
+        return {"rows": [[typed(exact(kinds[type(v)], v, None)) for v in row] for row in cursor]}
+    finally:
+        db.close()
+
+
+def schema(request):
+    """Every row of sqlite_schema, in its order, and the application's user_version."""
+    db = connect(request["db"])
+    try:
+        found = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY rowid").fetchall()
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        return {"schema": [[name_of(v) for v in row] for row in found], "user_version": version}
+    finally:
+        db.close()
+
+
+def dump(request):
+    """Writes every row of every ordinary table, in the typed form and one read transaction."""
+    db = connect(request["db"])
+    counts = {}
+    try:
+        db.execute("BEGIN")
+        with open(request["out"], "w", encoding="utf-8") as out:
+            for table in tables(db):
+                names = columns(db, table)
+                counts[table] = 0
+                for row in rows(db, table, names):
+                    line = {"table": table, "row": {n: typed(v) for n, v in zip(names, row)}}
+                    out.write(json.dumps(line, ensure_ascii=False) + "\n")
+                    counts[table] += 1
+        db.execute("COMMIT")
+    finally:
+        db.close()
+    return {"tables": counts, "rows": sum(counts.values())}
+
+
+class Findings:
+    """The first few differences, described; and how many there were."""
+
+    def __init__(self):
+        self.count = 0
+        self.described = []
+
+    def add(self, text):
+        self.count += 1
+        if len(self.described) < DIFFERENCES:
+            self.described.append(text[:600])
+
+
+def read_dump(path, orders, findings):
+    """The dump as a multiset of rows for each table. Column order and key uniqueness are checked here."""
+    found = {table: collections.Counter() for table in orders}
+    keys = set()
+    with open(path, "rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line.decode("utf-8"))
+                table, row = record["table"], record["row"]
+                if table not in orders:
+                    raise ValueError(f"no such table in the source: {table}")
+                if list(row) != orders[table]:
+                    raise ValueError(f"columns of {table}: {list(row)}, in the source {orders[table]}")
+                if not isinstance(record["key"], list) or not record["key"]:
+                    raise ValueError(f"key of {table}: {record['key']!r:.200}")
+                key = (table, json.dumps(record["key"], sort_keys=True))
+                if key in keys:
+                    raise ValueError(f"the key occurs twice: {key}")
+                keys.add(key)
+                found[table][tuple(parsed(cell) for cell in row.values())] += 1
+            except (ValueError, KeyError, AttributeError, TypeError) as error:
+                findings.add(f"line {number}: {type(error).__name__} {error}: {line[:200]!r}")
+    return found
+
+
+def compare(request):
+    """Compares a dump with the source, value by value, in one read transaction of the source."""
+    db = connect(request["db"])
+    findings, total = Findings(), 0
+    try:
+        db.execute("BEGIN")
+        orders = {table: columns(db, table) for table in tables(db)}
+        found = read_dump(request["dump"], orders, findings)
+        for table, names in orders.items():
+            left = found[table]
+            for row in rows(db, table, names):
+                total += 1
+                if left[row] > 0:
+                    left[row] -= 1
+                else:
+                    findings.add(f"{table}: in the source only: {json.dumps([typed(v) for v in row])}")
+            for row in left.elements():
+                findings.add(f"{table}: in the replica only: {json.dumps([typed(v) for v in row])}")
+        db.execute("COMMIT")
+    finally:
+        db.close()
+    answer = {"equal": findings.count == 0, "rows": total, "tables": len(orders)}
+    return answer | {"count": findings.count, "differences": findings.described}
+
+
+OPERATIONS = {"script": script, "query": query, "schema": schema, "dump": dump, "compare": compare}
+
+
+def main():
+    # Not print: the pipes are UTF-8 whatever the locale says.
+    def answer(value):
+        sys.stdout.buffer.write(json.dumps(value).encode("ascii") + b"\n")
+        sys.stdout.buffer.flush()
+
+    answer({"ready": True, "sqlite": sqlite3.sqlite_version})
+    for line in sys.stdin.buffer:
+        try:
+            request = json.loads(line.decode("utf-8"))
+            answer(OPERATIONS[request["op"]](request))
+        except Exception as error:  # the answer is how a test hears of it
+            answer({"error": f"{type(error).__name__}: {error}"})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+//! kill -9 of a `run` under a steady writer: it continues from its cursor, and nothing is lost.
+
+use tempfile::TempDir;
+
+use crate::support::oracle::{Comparison, Oracle};
+use crate::support::redtail::{Redtail, Run};
+use crate::support::writer::{EVENTS, Ledger, Writer};
+use crate::support::{Chance, compare, note};
+
+/// A deliberate fault of debug builds: the cursor is committed by itself, before the rows.
+const CURSOR_APART: (&str, &str) = ("REDTAIL_FAULT", "cursor-apart");
+
+struct Scenario {
+    test: &'static str,
+    fault: Option<(&'static str, &'static str)>,
+    /// After each round the writer stops and the replica is compared with the source.
+    rounds: u32,
+    kills_per_round: u32,
+}
+
+struct Outcome {
+    compared: Comparison,
+    kills: u32,
+}
+
+#[test]
+fn killed_at_any_moment_under_a_steady_writer_it_continues_and_ends_equal() {
+    let test = "killed_at_any_moment_under_a_steady_writer_it_continues_and_ends_equal";
+    let Some(mut oracle) = Oracle::start(test) else { return };
+    let outcome = Scenario { test, fault: None, rounds: 3, kills_per_round: 10 }.play(&mut oracle);
+    assert!(outcome.kills >= 25, "{} kills", outcome.kills);
+    assert!(outcome.compared.equal, "after {} kills: {:#?}", outcome.kills, outcome.compared);
+}
+
+/// The negative control: the same scenario must catch a cursor that is not committed with its rows.
+#[test]
+fn a_cursor_committed_apart_from_its_rows_is_caught_by_the_same_kills() {
+    let test = "a_cursor_committed_apart_from_its_rows_is_caught_by_the_same_kills";
+    if !cfg!(debug_assertions) {
+        note(&format!("skipped: {test}: release builds have no deliberate faults"));
+        return;
+    }
+    let Some(mut oracle) = Oracle::start(test) else { return };
+    let scenario = Scenario { test, fault: Some(CURSOR_APART), rounds: 6, kills_per_round: 10 };
+    let outcome = scenario.play(&mut oracle);
+    assert!(
+        !outcome.compared.equal,
+        "{} kills did not show the fault: the test above proves nothing",
+        outcome.kills
+    );
+    note(&format!("{test}: caught after {} kills, {} differences", outcome.kills, outcome.compared.count));
+}
+
+impl Scenario {
+    /// Plays the rounds, up to the first that does not end equal.
+    fn play(&self, oracle: &mut Oracle) -> Outcome {
+        let mut chance = Chance::new(self.test);
+        let folder = TempDir::new().unwrap();
+        let plain = Redtail::new(folder.path());
+        let source = plain.path("source.db");
+        oracle.script(&source, &["PRAGMA journal_mode = WAL", EVENTS]);
+        // Capture and an empty first copy: from here on every row must come through the changelog.
+        plain.sync("source.db", "replica.redb");
+        let redtail = self.fault.map_or_else(|| plain.clone(), |(name, value)| plain.with_env(name, value));
+
+        let mut ledger = Ledger::default();
+        let mut cursor = 0;
+        let mut kills = 0;
+        for round in 1..=self.rounds {
+            let writer = Writer::start(&source, ledger, chance.fork());
+            for _ in 0..self.kills_per_round {
+                cursor = kill_once(&redtail, &writer, &mut chance, cursor);
+                kills += 1;
+            }
+            let mut run = redtail.spawn_run("source.db", "replica.redb");
+            continues_from(&mut run, cursor);
+            ledger = writer.stop();
+            cursor = seen_cursor(&run.caught_up());
+            run.stop();
+
+            // The judge first: the oracle's own count is what the writer was told is committed.
+            assert_eq!(
+                oracle.integers(&source, Ledger::SELECT),
+                ledger.sums(),
+                "the source keeps its commits"
+            );
+            let compared = compare(oracle, &plain, "source.db", "replica.redb");
+            assert_eq!(compared.rows, u64::try_from(ledger.rows.len()).unwrap());
+            if !compared.equal || round == self.rounds {
+                return Outcome { compared, kills };
+            }
+        }
+        unreachable!("the last round returns");
+    }
+}
+
+/// One `run`, killed after a random number of further commits; answers the largest cursor seen.
+///
+/// The moment is counted in commits, so it falls while a window is on its way: each commit wakes the process.
+fn kill_once(redtail: &Redtail, writer: &Writer, chance: &mut Chance, cursor: u64) -> u64 {
+    let mut run = redtail.spawn_run("source.db", "replica.redb");
+    if chance.below(4) == 0 {
+        // Anywhere in the start, the opening of the replica included.
+        writer.wait_more(chance.below(60));
+        run.kill9();
+        return cursor;
+    }
+    let cursor = continues_from(&mut run, cursor);
+    writer.wait_more(1 + chance.below(100));
+    let seen = seen_cursor(&run.status());
+    assert!(seen >= cursor, "the cursor went back while running: {cursor}, then {seen}");
+    writer.wait_more(1 + chance.below(40));
+    run.kill9();
+    seen
+}
+
+/// Fails unless a restarted `run` is at or past the cursor that was durable before the kill, and has
+/// copied nothing again.
+fn continues_from(run: &mut Run, durable: u64) -> u64 {
+    run.live();
+    let status = run.status();
+    let cursor = seen_cursor(&status);
+    assert!(cursor >= durable, "restarted behind its cursor {durable}: {status:#}");
+    assert_eq!(status["rows_copied"], 0, "a restart copies nothing again: {status:#}");
+    cursor
+}
+
+fn seen_cursor(status: &serde_json::Value) -> u64 {
+    status["cursor"].as_u64().unwrap_or_else(|| panic!("no cursor: {status:#}"))
+}

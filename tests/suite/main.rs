@@ -1,0 +1,26 @@
+//! The binary, seen from outside: one module per behaviour.
+//!
+//! The judge is always the source's own SELECT, read by an independent process (`oracle.py`), never
+//! redtail itself. Nothing here sleeps for luck: a test waits for a position or for a process.
+//!
+//! Settings, all of the environment and all optional:
+//! - `REDTAIL_SAMPLE_DB`: a sample database to follow; without it the tests on it are skipped.
+//! - `REDTAIL_REQUIRE_SAMPLE=1`, `REDTAIL_REQUIRE_ORACLE=1`: a test that would be skipped fails instead.
+//! - `REDTAIL_SEED`: the seed of every random choice; each test that makes one prints it.
+#![cfg(all(unix, feature = "cli"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod backfill;
+mod commands;
+mod errors;
+mod kill;
+mod remove;
+mod sample;
+mod support;
