@@ -58,13 +58,29 @@ impl Error {
         Self::new(Kind::Usage, message)
     }
 
+    /// Wrong input: a name that is not known, with the nearest one that is.
+    #[must_use]
+    pub fn unknown<'a>(what: &str, given: &str, known: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let score = |name: &str| strsim::jaro_winkler(&name.to_lowercase(), &given.to_lowercase());
+        let close = known.clone().map(|n| (score(n), n)).max_by(|a, b| a.0.total_cmp(&b.0));
+        Self::usage(match close {
+            Some((score, name)) if score > 0.7 => {
+                format!("{what} {given:?} is not known; did you mean {name:?}?")
+            }
+            Some(_) => {
+                format!("{what} {given:?} is not known; known are {}", known.collect::<Vec<_>>().join(", "))
+            }
+            None => format!("{what} {given:?} is not known; there is none"),
+        })
+    }
+
     pub(crate) fn stopped() -> Self {
         Self::new(Kind::Stopped, "stopped")
     }
 
     /// Puts `what` in front of the message: the outer step, then the inner one.
     #[must_use]
-    pub(crate) fn during(mut self, what: impl fmt::Display) -> Self {
+    pub fn during(mut self, what: impl fmt::Display) -> Self {
         self.message = format!("{what}: {}", self.message);
         self
     }

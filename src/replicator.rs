@@ -360,26 +360,30 @@ impl Replicator {
         Ok(Session { stop, done })
     }
 
-    /// Refuses a replica that follows another source; a source that only moved is the same one.
+    /// Refuses a replica of another source, and remembers where this one is.
     async fn recognise(&self) -> Result<()> {
+        self.source.recognise(&self.replica).await?;
         let here = self.source.path().display().to_string();
-        let (known, cursor) = (self.replica.source()?, self.replica.start()?.cursor);
-        match (known, cursor) {
-            (Some(known), Some(cursor)) if known != here => {
-                let log_id = self.source.head().await?.map(|p| p.log_id);
-                if log_id != Some(cursor.log_id) {
-                    return Err(Error::usage(format!(
-                        "replica {}: follows {known}, not {here}; give that source, or another replica file",
-                        self.replica.path().display()
-                    )));
-                }
-                self.replica.set_source(&here)
+        if self.replica.source()?.as_ref() == Some(&here) { Ok(()) } else { self.replica.set_source(&here) }
+    }
+}
+
+impl Source {
+    /// Whether this replica follows this source, or none yet. A source that only moved is the same one.
+    ///
+    /// # Errors
+    /// `Usage` if the replica follows another source.
+    pub async fn recognise(&self, replica: &Replica) -> Result<()> {
+        let here = self.path().display().to_string();
+        let head = self.head().await?;
+        match (replica.source()?, replica.start()?.cursor) {
+            (Some(known), Some(cursor)) if known != here && head.map(|p| p.log_id) != Some(cursor.log_id) => {
+                Err(Error::usage(format!(
+                    "replica {}: follows {known}, not {here}; give that source, or another replica file",
+                    replica.path().display()
+                )))
             }
-            (Some(known), _) if known == here => Ok(()),
-            _ => {
-                self.source.head().await?;
-                self.replica.set_source(&here)
-            }
+            _ => Ok(()),
         }
     }
 }

@@ -154,9 +154,7 @@ fn write_and_roll_back<T>(sql: &mut Sql, work: impl FnOnce(&mut Sql) -> Result<T
 fn begin(sql: &mut Sql) -> Result<()> {
     debug_assert!(PREFIX.len() > 1, "objects of ours can be told apart");
     sql.run("BEGIN IMMEDIATE").map_err(|e| match e.kind() {
-        Kind::Usage => {
-            Error::usage("source is read only; its capture must be installed by someone who may write it")
-        }
-        _ => e.during("source: cannot install capture now"),
+        Kind::Unavailable => e.during("cannot install capture now"),
+        _ => e,
     })
 }

@@ -368,7 +368,10 @@ mod tests {
         deltas.put(b"k", &[ValueRef::Integer(5), ValueRef::Text(b"ab"), ValueRef::Null]).unwrap();
         let record = deltas.iter().next().unwrap().record.unwrap().to_vec();
         let hex: String = record.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, "HEX");
+        assert_eq!(
+            hex,
+            "010000004b167f06616201050000000000000003f4ffffff02000000000000000000000000e5ffffff03000000"
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::record::state::{TableState, encode_cursor, encode_table};
 use crate::record::{Delta, Deltas, has_long, pieces, seal};
 use crate::value::Value;
 use crate::window::{Change, End, Piece, Purpose, Range, TableNo};
-use redb::{ReadableDatabase as _, ReadableTable};
+use redb::ReadableTable;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::time::Instant;
@@ -88,7 +88,7 @@ struct Touched {
 impl Writer {
     pub fn new(replica: &Replica, durability: Durability) -> Result<Self> {
         let start = replica.start()?;
-        let read = replica.db.begin_read().map_err(failed)?;
+        let read = replica.db.begin_read()?;
         let mut counts = BTreeMap::new();
         for (no, _) in &start.tables {
             let count =
@@ -137,7 +137,7 @@ impl Writer {
     /// Puts everything that is visible on disk: an empty commit with fsync.
     fn sync(&mut self, publish: &mut impl FnMut(Applied)) -> Result<()> {
         let start = self.replica.start()?;
-        self.replica.db.begin_write().map_err(failed)?.commit().map_err(failed)?;
+        self.replica.db.begin_write()?.commit().map_err(failed)?;
         self.unsynced = None;
         if let Some(cursor) = start.cursor {
             let at = Instant::now();
@@ -158,14 +158,14 @@ impl Writer {
         first: Piece,
         pieces: &mut ReceiverStream<Result<Piece>>,
     ) -> Result<Option<Applied>> {
-        let db = std::sync::Arc::clone(&self.replica.db);
+        let db = self.replica.db.clone();
         if let (true, Some(end)) = (fault::cursor_apart(), &first.end) {
-            let txn = db.begin_write().map_err(failed)?;
+            let txn = db.begin_write()?;
             let cursor = encode_cursor(&end.cursor)?;
             drop(txn.open_table(META).map_err(failed)?.insert(CURSOR, cursor.as_slice()).map_err(failed)?);
             txn.commit().map_err(failed)?;
         }
-        let mut txn = db.begin_write().map_err(failed)?;
+        let mut txn = db.begin_write()?;
         let lazy = matches!(self.durability, Durability::Interval(_));
         if lazy {
             txn.set_durability(redb::Durability::None)

@@ -18,7 +18,10 @@ use crate::error::{Error, Kind, Result};
 use crate::record::state::{TableState, decode_cursor, decode_table};
 use crate::record::unseal;
 use crate::window::{Start, TableNo};
-use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition};
+use redb::{
+    Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition,
+    WriteTransaction,
+};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -35,8 +38,32 @@ const NEXT: &str = "next";
 /// A replica: open once, read from any number of threads.
 #[derive(Clone)]
 pub struct Replica {
-    db: Arc<Database>,
+    db: Db,
     path: PathBuf,
+}
+
+/// An open file: to write it, or only to read it.
+#[derive(Clone)]
+enum Db {
+    Writing(Arc<Database>),
+    Reading(Arc<ReadOnlyDatabase>),
+}
+
+impl Db {
+    fn begin_read(&self) -> Result<ReadTransaction> {
+        match self {
+            Self::Writing(db) => db.begin_read(),
+            Self::Reading(db) => db.begin_read(),
+        }
+        .map_err(failed)
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction> {
+        match self {
+            Self::Writing(db) => db.begin_write().map_err(failed),
+            Self::Reading(_) => Err(Error::usage("replica: it was opened to read only")),
+        }
+    }
 }
 
 impl Replica {
@@ -48,7 +75,7 @@ impl Replica {
     pub fn open(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
         let path = path.as_ref();
         let db = open::open(path, config.cache_bytes, true)?;
-        Ok(Self { db: Arc::new(db), path: path.to_owned() })
+        Ok(Self { db: Db::Writing(Arc::new(db)), path: path.to_owned() })
     }
 
     /// Opens a replica that must exist.
@@ -58,7 +85,20 @@ impl Replica {
     pub fn open_existing(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
         let path = path.as_ref();
         let db = open::open(path, config.cache_bytes, false)?;
-        Ok(Self { db: Arc::new(db), path: path.to_owned() })
+        Ok(Self { db: Db::Writing(Arc::new(db)), path: path.to_owned() })
+    }
+
+    /// Opens a replica that must exist, only to read it: the file is not changed, unless its last writer
+    /// was killed and it has to be recovered first.
+    ///
+    /// # Errors
+    /// As [`Replica::open_existing`].
+    pub fn open_to_read(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
+        let path = path.as_ref();
+        match open::open_to_read(path, config.cache_bytes)? {
+            Some(db) => Ok(Self { db: Db::Reading(Arc::new(db)), path: path.to_owned() }),
+            None => Self::open_existing(path, config),
+        }
     }
 
     /// Where the file is.
@@ -73,12 +113,12 @@ impl Replica {
     /// # Errors
     /// `Damaged` if the state cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::new(self.db.begin_read().map_err(failed)?)
+        Snapshot::new(self.db.begin_read()?)
     }
 
     /// What a stream of windows starts from.
     pub(crate) fn start(&self) -> Result<Start> {
-        let read = self.db.begin_read().map_err(failed)?;
+        let read = self.db.begin_read()?;
         Ok(Start {
             cursor: cursor(&read)?,
             tables: tables(&read)?,
@@ -88,13 +128,13 @@ impl Replica {
 
     /// The source that this replica follows, as it was given; `None` before the first window.
     pub(crate) fn source(&self) -> Result<Option<String>> {
-        let read = self.db.begin_read().map_err(failed)?;
+        let read = self.db.begin_read()?;
         Ok(meta(&read, SOURCE)?.map(|b| String::from_utf8_lossy(&b).into_owned()))
     }
 
     /// Remembers which source this replica follows.
     pub(crate) fn set_source(&self, source: &str) -> Result<()> {
-        let txn = self.db.begin_write().map_err(failed)?;
+        let txn = self.db.begin_write()?;
         txn.open_table(META)
             .map_err(failed)?
             .insert(SOURCE, crate::record::seal(source.as_bytes()).as_slice())

@@ -7,7 +7,9 @@ use super::{FORMAT, META, PIECES, ROWS, TABLES, failed};
 use crate::error::{Error, Kind, Result};
 use crate::record::{self, seal};
 use crate::source::sql::plain;
-use redb::{Builder, Database, DatabaseError, ReadableDatabase as _, StorageError};
+use redb::{
+    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, StorageError,
+};
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -28,8 +30,32 @@ pub(super) fn open(path: &Path, cache_bytes: usize, create: bool) -> Result<Data
 }
 
 fn open_existing(builder: &Builder, path: &Path) -> Result<Database> {
+    let db = builder.open(path).map_err(|e| refused(e, path))?;
+    recognise(&db.begin_read().map_err(failed)?, path)?;
+    Ok(db)
+}
+
+/// Opens a file without changing it; `None` if its last writer was killed, so that it must be recovered.
+pub(super) fn open_to_read(path: &Path, cache_bytes: usize) -> Result<Option<ReadOnlyDatabase>> {
     let shown = path.display();
-    let db = builder.open(path).map_err(|e| match e {
+    match fs::metadata(path) {
+        Ok(m) if m.is_dir() => return Err(Error::usage(format!("replica {shown}: a folder; give a file"))),
+        Ok(_) => {}
+        Err(e) => return Err(Error::usage(format!("replica {shown}: {}", plain(&e)))),
+    }
+    let db = match Builder::new().set_cache_size(cache_bytes).open_read_only(path) {
+        Ok(db) => db,
+        Err(DatabaseError::RepairAborted) => return Ok(None),
+        Err(e) => return Err(refused(e, path)),
+    };
+    recognise(&db.begin_read().map_err(failed)?, path)?;
+    Ok(Some(db))
+}
+
+/// Why redb would not open a file.
+fn refused(e: DatabaseError, path: &Path) -> Error {
+    let shown = path.display();
+    match e {
         DatabaseError::DatabaseAlreadyOpen => held(path),
         DatabaseError::Storage(StorageError::Io(e)) if e.kind() == io::ErrorKind::PermissionDenied => {
             Error::usage(format!("replica {shown}: permission denied"))
@@ -37,9 +63,13 @@ fn open_existing(builder: &Builder, path: &Path) -> Result<Database> {
         _ if !is_redb(path) => {
             Error::usage(format!("replica {shown}: not a redtail replica; give another file"))
         }
-        e => failed(e).during(path.display()),
-    })?;
-    let read = db.begin_read().map_err(failed)?;
+        e => failed(e).during(shown),
+    }
+}
+
+/// Whether this redb file is a replica of a format that is known here.
+fn recognise(read: &ReadTransaction, path: &Path) -> Result<()> {
+    let shown = path.display();
     let Ok(meta) = read.open_table(META) else {
         return Err(Error::usage(format!(
             "replica {shown}: a redb file, but not a redtail replica; give another file"
@@ -48,7 +78,7 @@ fn open_existing(builder: &Builder, path: &Path) -> Result<Database> {
     let format = meta.get_owned(FORMAT).map_err(failed)?;
     let format = format.map(|v| record::unseal(v.value()).map(|b| b.first().copied())).transpose()?.flatten();
     match format {
-        Some(record::FORMAT) => Ok(db),
+        Some(record::FORMAT) => Ok(()),
         Some(newer) => Err(Error::new(
             Kind::Damaged,
             format!(

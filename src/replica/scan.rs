@@ -106,9 +106,7 @@ impl Snapshot {
         let found =
             exact.or_else(|| self.tables.iter().find(|t| t.state.table.name.eq_ignore_ascii_case(name)));
         found.ok_or_else(|| {
-            Error::usage(format!(
-                "table {name:?}: not in this replica; `redtail status` lists those that are"
-            ))
+            Error::unknown("table", name, self.tables.iter().map(|t| t.state.table.name.as_str()))
         })
     }
 
@@ -261,21 +259,22 @@ impl Row {
         }
     }
 
-    /// The key: as the row has it where its columns are the key, else in canonical form.
+    /// The key: as the row has it where its columns are the key, else in canonical form. Where NULL
+    /// stands in the primary key, the rowid follows as one more value: it is what tells the rows apart.
     ///
     /// # Errors
     /// `Damaged` if the key cannot be read.
     pub fn key(&self) -> Result<Vec<Value>> {
-        let table = self.table();
-        let parts = &table.key.parts;
-        if let Some(columns) = parts.iter().map(|p| p.column).collect::<Option<Vec<_>>>() {
-            return columns.into_iter().map(|i| self.value(i).map(ValueRef::to_owned)).collect();
+        let key = &self.table().key;
+        let columns = key.parts.iter().map(|p| p.column);
+        let values = columns.map(|c| c.map(|i| self.value(i).map(ValueRef::to_owned)).transpose());
+        let values: Vec<Option<Value>> = values.collect::<Result<_>>()?;
+        if !values.iter().any(|v| matches!(v, None | Some(Value::Null))) {
+            return Ok(values.into_iter().flatten().collect());
         }
         let bytes = self.name.get(4..).unwrap_or_default();
-        let mut key = key::decode(bytes, &table.key.collations())
-            .ok_or_else(|| Error::new(Kind::Damaged, "replica: a key cannot be read"))?;
-        key.truncate(parts.len());
-        Ok(key)
+        key::decode(bytes, &key.collations())
+            .ok_or_else(|| Error::new(Kind::Damaged, "replica: a key cannot be read"))
     }
 }
 

@@ -167,7 +167,9 @@ impl<O: Observer> Follower<O> {
         }
         match result? {
             Outcome::Repair => {
-                let installed = install::install(&mut self.sql)?;
+                let shown = self.path.display();
+                let installed =
+                    install::install(&mut self.sql).map_err(|e| e.during(format!("source {shown}")))?;
                 self.observer.audited(&installed);
                 self.audited = None;
                 Ok(true)

@@ -113,7 +113,10 @@ impl Source {
         work: impl FnOnce(&mut Sql) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (path, busy) = (self.path.clone(), self.config.busy_timeout);
-        let done = tokio::task::spawn_blocking(move || work(&mut Sql::open(&path, busy)?));
+        let done = tokio::task::spawn_blocking(move || {
+            let mut sql = Sql::open(&path, busy)?;
+            work(&mut sql).map_err(|e| e.during(format!("source {}", path.display())))
+        });
         done.await.map_err(|e| Error::new(Kind::Source, format!("source: {e}")))?
     }
 }

@@ -54,7 +54,7 @@ impl Sql {
         let mut sql = Self { connection, prepared: HashMap::new() };
         // The first read of the file: says whether it is a database at all.
         sql.integer("PRAGMA schema_version", &[]).map_err(|e| match e.kind() {
-            Kind::Damaged => Error::usage(format!("source {shown}: not an SQLite database")),
+            Kind::Damaged => Error::usage(format!("source {shown}: not a database")),
             _ => e.during(format!("source {shown}")),
         })?;
         sql.run("PRAGMA foreign_keys = OFF")?;
@@ -251,7 +251,8 @@ fn classify(e: &libsql::Error) -> Error {
     };
     let kind = match code & 0xff {
         5 | 6 | 9 | 15 | 17 => Kind::Unavailable,
-        8 | 14 | 23 => Kind::Usage,
+        8 => return Error::usage("read only; its capture must be installed by someone who may write it"),
+        14 | 23 => Kind::Usage,
         11 | 26 => Kind::Damaged,
         10 | 13 => Kind::Io,
         _ => Kind::Source,

@@ -63,8 +63,8 @@ fn scan_prints_rows_in_key_order_and_typed_values_exactly() {
     let null = || json!({"type": "null"});
     let rows = [
         json!({"id": integer("-3"), "name": text("böx"), "price": real("-0.5"), "photo": blob(""), "extra": real("-inf")}),
-        json!({"id": integer("1"), "name": text("lamp"), "price": real("19.5"), "photo": blob("AP8="), "extra": null()}),
-        json!({"id": integer("2"), "name": text("table"), "price": real("100.0"), "photo": null(),
+        json!({"id": integer("1"), "name": text("lamp"), "price": real("19.5"), "photo": blob("AP8="), "extra": (null())}),
+        json!({"id": integer("2"), "name": text("table"), "price": real("100.0"), "photo": (null()),
             "extra": integer("9007199254740993")}),
     ];
     assert_eq!(lines.len(), rows.len(), "{lines:#?}");

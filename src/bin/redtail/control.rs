@@ -20,11 +20,28 @@ const MAX_REQUEST: u64 = 1 << 20;
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Request {
-    Get { table: String, key: Vec<String>, typed: bool },
-    Scan { table: String, typed: bool },
-    Dump { typed: bool },
-    Status { json: bool },
-    Verify { tables: Vec<String>, repair: bool, json: bool },
+    Get {
+        table: String,
+        key: Vec<String>,
+        typed: bool,
+    },
+    Scan {
+        table: String,
+        typed: bool,
+    },
+    Dump {
+        typed: bool,
+    },
+    /// `head` is the source's, if the asker has looked.
+    Status {
+        head: Option<u64>,
+        json: bool,
+    },
+    Verify {
+        tables: Vec<String>,
+        repair: bool,
+        json: bool,
+    },
 }
 
 /// Answers a request from the replica at hand, on behalf of a running replicator if there is one.
@@ -33,7 +50,7 @@ pub fn answer(request: Request, replica: &Replica, live: Option<&Replicator>, ou
         (Request::Get { table, key, typed }, _) => read::write_row(replica, &table, &key, typed, out),
         (Request::Scan { table, typed }, _) => read::write_table(replica, &table, typed, out),
         (Request::Dump { typed }, _) => read::write_all(replica, typed, out),
-        (Request::Status { json }, live) => status::write(replica, live, None, json, out),
+        (Request::Status { head, json }, live) => status::write(replica, live, head, json, out),
         (Request::Verify { tables, repair, json }, Some(live)) => {
             let found = tokio::runtime::Handle::current().block_on(live.verify(&tables, repair))?;
             verify::write(&found, repair, json, out)
@@ -49,7 +66,7 @@ pub async fn ask(replica: &Path, request: Request, config: &redtail::Config) -> 
             .await
             .map_err(|e| failure(&e.into()))?;
     }
-    let replica = Replica::open_existing(replica, config)?;
+    let replica = Replica::open_to_read(replica, config)?;
     let work = move || {
         let mut out = BufWriter::new(io::stdout().lock());
         let code = answer(request, &replica, None, &mut out)?;
@@ -113,10 +130,11 @@ pub fn serve(replicator: &Arc<Replicator>) -> Result<Served> {
     let _ = std::fs::remove_file(&path);
     let listener = UnixListener::bind(&path).map_err(wrong)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
-    let (replicator, runtime) = (Arc::clone(replicator), tokio::runtime::Handle::current());
+    let (replicator, runtime) = (Arc::downgrade(replicator), tokio::runtime::Handle::current());
     let accept = move || {
         for stream in listener.incoming().map_while(std::result::Result::ok) {
-            let replicator = Arc::clone(&replicator);
+            // Not held between requests: the last one to let go closes the replica's file cleanly.
+            let Some(replicator) = replicator.upgrade() else { break };
             runtime.spawn_blocking(move || drop(handle(&stream, &replicator)));
         }
     };

@@ -11,7 +11,15 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn open(settings: &Settings) -> Result<Arc<Replicator>> {
     let (source, path) = (settings.source()?, settings.replica()?);
     let source = Source::open(source, &settings.config)?;
-    source.head().await?;
+    let captured = source.head().await?.is_some();
+    if path.exists() {
+        // A replica of another source is refused before it is opened to be written.
+        source.recognise(&Replica::open_to_read(path, &settings.config)?).await?;
+    }
+    if !captured {
+        // A source that cannot be captured is refused before there is a replica of it.
+        source.init().await?;
+    }
     let replica = Replica::open(path, &settings.config)?;
     Ok(Arc::new(Replicator::new(source, replica, settings.config.clone())))
 }

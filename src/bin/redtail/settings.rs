@@ -66,7 +66,8 @@ impl Settings {
         })?;
         for (key, value) in &table {
             let Some((_, set)) = KEYS.iter().find(|(name, _)| name == key) else {
-                return Err(Error::usage(format!("config {shown}: unknown key {key:?}; {}", nearest(key))));
+                return Err(Error::unknown("key", key, KEYS.iter().map(|(name, _)| *name))
+                    .during(format!("config {shown}")));
             };
             set(self, value).map_err(|want| Error::usage(format!("config {shown}: {key}: {want}")))?;
         }
@@ -76,7 +77,7 @@ impl Settings {
     pub fn source(&self) -> Result<&str> {
         self.source
             .as_deref()
-            .ok_or_else(|| Error::usage("which source? give -s SOURCE, or `source` in redtail.toml"))
+            .ok_or_else(|| Error::usage("which source? give --source (-s), or `source` in redtail.toml"))
     }
 
     pub fn has_source(&self) -> bool {
@@ -86,21 +87,12 @@ impl Settings {
     pub fn replica(&self) -> Result<&Path> {
         self.replica
             .as_deref()
-            .ok_or_else(|| Error::usage("which replica? give -r REPLICA, or `replica` in redtail.toml"))
+            .ok_or_else(|| Error::usage("which replica? give --replica (-r), or `replica` in redtail.toml"))
     }
 }
 
 fn reason(e: &std::io::Error) -> String {
     if e.kind() == std::io::ErrorKind::NotFound { "no such file".to_owned() } else { e.to_string() }
-}
-
-fn nearest(key: &str) -> String {
-    let names = KEYS.iter().map(|(name, _)| *name);
-    let close = names.map(|n| (strsim::jaro_winkler(n, key), n)).max_by(|a, b| a.0.total_cmp(&b.0));
-    match close {
-        Some((score, name)) if score > 0.7 => format!("did you mean {name:?}?"),
-        _ => format!("known are {}", KEYS.map(|(name, _)| name).join(", ")),
-    }
 }
 
 fn text(v: &Value) -> std::result::Result<&str, &'static str> {

@@ -3,31 +3,31 @@
 use crate::control::{Request, connect, relay};
 use crate::settings::Settings;
 use crate::{Exit, failure};
-use redtail::{Position, Progress, Replica, Replicator, Source};
+use redtail::{Progress, Replica, Replicator, Source};
 use serde_json::{Value as Json, json};
 use std::io::{self, Write};
 
 pub async fn status(settings: &Settings, json: bool) -> Exit {
     let path = settings.replica()?;
+    let head = if settings.has_source() {
+        Source::open(settings.source()?, &settings.config)?.head().await?.map(|p| p.seq)
+    } else {
+        None
+    };
     if let Some(stream) = connect(path) {
-        let request = Request::Status { json };
+        let request = Request::Status { head, json };
         return tokio::task::spawn_blocking(move || relay(stream, &request))
             .await
             .map_err(|e| failure(&e.into()))?;
     }
-    let replica = Replica::open_existing(path, &settings.config)?;
-    let head = if settings.has_source() {
-        Source::open(settings.source()?, &settings.config)?.head().await?
-    } else {
-        None
-    };
+    let replica = Replica::open_to_read(path, &settings.config)?;
     write(&replica, None, head, json, &mut io::stdout().lock())
 }
 
 pub fn write(
     replica: &Replica,
     live: Option<&Replicator>,
-    head: Option<Position>,
+    head: Option<u64>,
     as_json: bool,
     out: &mut dyn Write,
 ) -> Exit {
@@ -37,11 +37,11 @@ pub fn write(
     written.map(|()| 0).map_err(|e| failure(&e))
 }
 
-fn describe(replica: &Replica, progress: Option<&Progress>, head: Option<Position>) -> redtail::Result<Json> {
+fn describe(replica: &Replica, progress: Option<&Progress>, head: Option<u64>) -> redtail::Result<Json> {
     let snapshot = replica.snapshot()?;
     let position = snapshot.position();
     let tables = snapshot.tables()?;
-    let head = progress.and_then(|p| p.head).or(head.map(|h| h.seq));
+    let head = progress.and_then(|p| p.head).max(head);
     let names: Vec<&str> =
         tables.iter().filter(|t| t.reconciling.is_some()).map(|t| t.table.name.as_str()).collect();
     let each = tables.iter().map(|t| {

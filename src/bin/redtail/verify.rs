@@ -16,6 +16,13 @@ pub async fn verify(settings: &Settings, tables: Vec<String>, repair: bool, json
             .map_err(|e| failure(&e.into()))?;
     }
     let source = Source::open(settings.source()?, &settings.config)?;
+    {
+        // Wrong names are refused before the replica is opened to be written.
+        let replica = Replica::open_to_read(path, &settings.config)?;
+        source.recognise(&replica).await?;
+        let snapshot = replica.snapshot()?;
+        tables.iter().try_for_each(|t| snapshot.table(t).map(|_| ()))?;
+    }
     let replica = Replica::open_existing(path, &settings.config)?;
     let replicator = Replicator::new(source, replica, settings.config.clone());
     let shown = progress::show(&replicator, "verify");
