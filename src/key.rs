@@ -133,7 +133,7 @@ fn take_number(key: &mut &[u8]) -> Option<Value> {
     let ordered = u64::from_be_bytes(*ordered);
     let bits = if ordered >> 63 == 1 { ordered & !(1 << 63) } else { !ordered };
     let below = f64::from_bits(bits);
-    let exact = below.is_finite() && below.trunc() == below;
+    let exact = below.is_finite() && below.fract().to_bits() << 1 == 0;
     let whole = below as i128 + i128::from(u16::from_be_bytes(*rest));
     Some(match i64::try_from(whole) {
         Ok(i) if exact => Value::Integer(i),

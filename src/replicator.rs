@@ -194,6 +194,11 @@ impl Session {
     }
 }
 
+fn verified(ended: Ended) -> Verified {
+    let Ended::Done(writer) = ended else { return Verified::default() };
+    Verified { differences: writer.differences.named, count: writer.differences.count, rows: writer.copied }
+}
+
 /// Why sessions ended.
 enum Ended {
     Done(Box<Writer>),
@@ -239,7 +244,7 @@ impl Replicator {
             let (_none, mut nobody) = mpsc::channel(1);
             let found = self.attempt(ask.goal, shutdown.as_mut(), &mut nobody).await;
             let stopped = matches!(found, Ok(Ended::Stopped));
-            let _ = ask.reply.send(found.map(|ended| self.verified(ended)));
+            let _ = ask.reply.send(found.map(verified));
             if stopped {
                 return Ok(());
             }
@@ -264,17 +269,11 @@ impl Replicator {
     pub async fn verify(&self, tables: &[String], repair: bool) -> Result<Verified> {
         let goal = Goal::Verify { tables: tables.to_vec(), repair };
         if self.asked.try_lock().is_ok() {
-            return self.until_done(goal).await.map(|ended| self.verified(ended));
+            return self.until_done(goal).await.map(verified);
         }
         let (reply, replied) = oneshot::channel();
         self.asks.send(Ask { goal, reply }).await.map_err(|_| Error::stopped())?;
         replied.await.map_err(|_| Error::stopped())?
-    }
-
-    fn verified(&self, ended: Ended) -> Verified {
-        let rows = self.progress.borrow().copied;
-        let Ended::Done(writer) = ended else { return Verified::default() };
-        Verified { differences: writer.differences.named, count: writer.differences.count, rows }
     }
 
     /// Works towards a goal that has an end; nothing but that or an error stops it.

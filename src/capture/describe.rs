@@ -110,7 +110,7 @@ pub(crate) fn describe(sql: &mut Sql) -> Result<Described> {
     let mut out = Described::default();
     for (name, kind, without_rowid) in listed {
         let Ok(name) = name else {
-            let name = name.map_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned(), |n| n);
+            let name = name.unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
             out.skip(&name, "its name is not UTF-8");
             continue;
         };

@@ -1,6 +1,6 @@
 //! Takes the terms and the predicate out of a CREATE INDEX statement, byte for byte between tokens.
 //!
-//! Owns just enough of SQL's lexical rules for that (https://sqlite.org/lang_createindex.html): strings,
+//! Owns just enough of SQL's lexical rules for that (<https://sqlite.org/lang_createindex.html>): strings,
 //! quoted names, comments, words. It never judges an expression; what it returns goes back to SQLite.
 
 /// The indexed terms without COLLATE / ASC / DESC, and the WHERE of a partial index.
@@ -26,7 +26,7 @@ pub(crate) fn index_terms(create: &str) -> (Vec<String>, Option<String>) {
         }
         match (token, depth) {
             (")", 0) => break,
-            ("(", 1) if terms.len() == 1 && terms.iter().all(Vec::is_empty) => continue,
+            ("(", 1) if terms.len() == 1 && terms.iter().all(Vec::is_empty) => {}
             (",", 1) => terms.push(Vec::new()),
             _ => terms.iter_mut().last().into_iter().for_each(|t: &mut Vec<&str>| t.push(token)),
         }

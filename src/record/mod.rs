@@ -367,7 +367,7 @@ mod tests {
         let mut deltas = Deltas::default();
         deltas.put(b"k", &[ValueRef::Integer(5), ValueRef::Text(b"ab"), ValueRef::Null]).unwrap();
         let record = deltas.iter().next().unwrap().record.unwrap().to_vec();
-        let hex: String = record.iter().map(|b| format!("{b:02x}")).collect();
+        let hex = record.iter().fold(String::new(), |hex, b| format!("{hex}{b:02x}"));
         assert_eq!(
             hex,
             "010000004b167f06616201050000000000000003f4ffffff02000000000000000000000000e5ffffff03000000"

@@ -65,6 +65,8 @@ pub(crate) struct Writer {
     counts: BTreeMap<TableNo, u64>,
     next_no: TableNo,
     pub differences: Differences,
+    /// Rows that ranges brought, for any purpose.
+    pub copied: u64,
     /// When the oldest commit that is not on disk yet was made.
     unsynced: Option<Instant>,
 }
@@ -102,6 +104,7 @@ impl Writer {
             counts,
             next_no: start.next_no,
             differences: Differences::default(),
+            copied: 0,
             unsynced: None,
         })
     }
@@ -190,6 +193,7 @@ impl Writer {
         if lazy {
             self.unsynced.get_or_insert(at);
         }
+        self.copied += touched.copied;
         let reconciling = self.reconciling();
         Ok(Some(Applied { end, at, durable: !lazy, copied: touched.copied, reconciling }))
     }
@@ -233,7 +237,7 @@ impl Writer {
             let name = count_name(*no);
             match self.counts.get(no) {
                 Some(n) => {
-                    drop(open.meta.insert(name.as_str(), seal(&n.to_le_bytes()).as_slice()).map_err(failed)?)
+                    drop(open.meta.insert(name.as_str(), seal(&n.to_le_bytes()).as_slice()).map_err(failed)?);
                 }
                 None => drop(open.meta.remove(name.as_str()).map_err(failed)?),
             }

@@ -183,8 +183,10 @@ fn failed(e: impl Into<redb::Error>) -> Error {
     let e = e.into();
     let kind = match &e {
         redb::Error::DatabaseAlreadyOpen => Kind::Locked,
-        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => Kind::Damaged,
-        redb::Error::TableTypeMismatch { .. } | redb::Error::TableDoesNotExist(_) => Kind::Damaged,
+        redb::Error::Corrupted(_)
+        | redb::Error::UpgradeRequired(_)
+        | redb::Error::TableTypeMismatch { .. }
+        | redb::Error::TableDoesNotExist(_) => Kind::Damaged,
         _ => Kind::Replica,
     };
     Error::new(kind, format!("replica: {e}"))

@@ -22,7 +22,7 @@ pub(super) fn open(path: &Path, cache_bytes: usize, create: bool) -> Result<Data
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes);
     match fs::metadata(path) {
-        Ok(m) if m.is_dir() => return Err(Error::usage(format!("replica {shown}: a folder; give a file"))),
+        Ok(m) if m.is_dir() => Err(Error::usage(format!("replica {shown}: a folder; give a file"))),
         Ok(_) => open_existing(&builder, path),
         Err(e) if e.kind() == io::ErrorKind::NotFound && create => make(&builder, path),
         Err(e) => Err(Error::usage(format!("replica {shown}: {}", plain(&e)))),
@@ -148,7 +148,7 @@ fn held(path: &Path) -> Error {
     Error::new(Kind::Locked, what)
 }
 
-/// The process that holds a lock on this file, as the kernel lists it (proc_locks(5)).
+/// The process that holds a lock on this file, as the kernel lists it (`proc_locks(5)`).
 #[cfg(target_os = "linux")]
 fn holder(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt as _;

@@ -109,7 +109,7 @@ impl<O: Observer> Follower<O> {
         observer: O,
     ) -> Result<Self> {
         let sql = Sql::open(&path, config.busy_timeout)?;
-        let wake = Wake::new(&path, Arc::clone(&stop), config.poll)?;
+        let wake = Wake::new(&path, Arc::clone(&stop), config.poll);
         let track = |(no, state)| (no, Tracked { state, reader: None, compare: None });
         Ok(Self {
             tables: start.tables.into_iter().map(track).collect(),
@@ -374,7 +374,9 @@ impl<O: Observer> Follower<O> {
             let Some(reader) = tracked.reader.as_mut().filter(|r| ids.contains(&r.captured.id)) else {
                 continue;
             };
+            let null_keys = &mut tracked.state.null_keys;
             let mut flush = |deltas: Deltas| {
+                *null_keys |= deltas.null_keys;
                 let full = deltas.len() >= limits.rows || deltas.bytes() >= limits.bytes;
                 piece.changes.push(Change::Deltas(*no, deltas));
                 if !full {
@@ -405,6 +407,7 @@ impl<O: Observer> Follower<O> {
         let (Some(from), Some(reader)) = (slot.take(), tracked.reader.as_ref()) else { return Ok(()) };
         let (rows, progress) = reader.range(&mut self.sql, &from, limits)?;
         slot.clone_from(&progress);
+        tracked.state.null_keys |= rows.null_keys;
         let purpose = match self.goal {
             Goal::Verify { repair: true, .. } if compare => Purpose::Repair,
             Goal::Verify { .. } if compare => Purpose::Verify,

@@ -244,7 +244,7 @@ pub(crate) fn plain(e: &std::io::Error) -> String {
     }
 }
 
-/// SQLite's primary result codes, in the classes that matter here (https://sqlite.org/rescode.html).
+/// SQLite's primary result codes, in the classes that matter here (<https://sqlite.org/rescode.html>).
 fn classify(e: &libsql::Error) -> Error {
     let libsql::Error::SqliteFailure(code, message) = e else {
         return Error::new(Kind::Source, e.to_string());

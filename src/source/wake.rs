@@ -6,7 +6,7 @@
 //! poll is the floor where hints are lost (another file system, another operating system).
 //!
 //! Must never open the database file itself: closing any descriptor of it would drop the locks that
-//! SQLite holds on it for the whole process (https://sqlite.org/howtocorrupt.html, 2.2).
+//! SQLite holds on it for the whole process (<https://sqlite.org/howtocorrupt.html>, 2.2).
 
 use super::sql::Sql;
 use crate::error::{Error, Kind, Result};
@@ -50,19 +50,10 @@ struct Stamp {
 }
 
 impl Wake {
-    pub fn new(path: &Path, stop: Arc<Stop>, poll: Duration) -> Result<Self> {
+    pub fn new(path: &Path, stop: Arc<Stop>, poll: Duration) -> Self {
         let hints = Hints::new(path);
         let identity = identity(path);
-        Ok(Self {
-            path: path.to_owned(),
-            hints,
-            stop,
-            poll,
-            data_version: None,
-            seen: None,
-            identity,
-            wal: true,
-        })
+        Self { path: path.to_owned(), hints, stop, poll, data_version: None, seen: None, identity, wal: true }
     }
 
     /// Waits until the database may have changed since the last call, or for one poll interval.

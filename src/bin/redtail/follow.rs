@@ -4,6 +4,7 @@ use crate::settings::Settings;
 use crate::{Exit, control, failure, progress};
 use redtail::{Error, Kind, Replica, Replicator, Result, Source};
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -17,11 +18,22 @@ async fn open(settings: &Settings) -> Result<Arc<Replicator>> {
         source.recognise(&Replica::open_to_read(path, &settings.config)?).await?;
     }
     if !captured {
+        folder_of(path)?;
         // A source that cannot be captured is refused before there is a replica of it.
         source.init().await?;
     }
     let replica = Replica::open(path, &settings.config)?;
     Ok(Arc::new(Replicator::new(source, replica, settings.config.clone())))
+}
+
+/// A new replica needs a folder to be made in.
+fn folder_of(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            Err(Error::usage(format!("replica {}: its folder is not there", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub async fn run(settings: &Settings) -> Exit {

@@ -5,7 +5,6 @@ pub(crate) mod redtail;
 pub(crate) mod writer;
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -39,7 +38,7 @@ pub(crate) fn skip(require: &str, what: &str) {
 
 /// One line on the real stderr.
 pub(crate) fn note(line: &str) {
-    writeln!(std::io::stderr(), "{line}").unwrap();
+    eprintln!("{line}");
 }
 
 /// Compares every value of every row of the replica with the source.
