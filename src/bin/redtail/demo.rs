@@ -117,7 +117,7 @@ async fn write(db: &Path, written: &AtomicU64, stop: &AtomicBool) -> Result<(), 
     let begun = Instant::now();
     let first = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as i64);
+        .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(0));
     for i in 0i64.. {
         if stop.load(Ordering::Relaxed) {
             break;
@@ -189,5 +189,6 @@ fn read_rate(snapshot: &redtail::Snapshot) -> redtail::Result<u64> {
     for key in &keys {
         snapshot.get("episodes", key)?;
     }
-    Ok((keys.len() as f64 / begun.elapsed().as_secs_f64().max(1e-9)) as u64)
+    let nanos = begun.elapsed().as_nanos().max(1);
+    Ok(u64::try_from(keys.len() as u128 * 1_000_000_000 / nanos).unwrap_or(u64::MAX))
 }
