@@ -58,6 +58,8 @@ pub(crate) struct Cursor {
     pub horizon: u64,
     /// Fingerprint of the entry at `horizon`.
     pub horizon_fingerprint: u64,
+    /// The source's schema version when it was last read.
+    pub schema_version: i64,
 }
 
 impl Cursor {

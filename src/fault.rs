@@ -24,3 +24,48 @@ pub(crate) fn drops_delta() -> bool {
     static DELTAS: AtomicU64 = AtomicU64::new(0);
     is("drop-delta") && DELTAS.fetch_add(1, Ordering::Relaxed) % 7 == 6
 }
+
+/// `after-only`: every key is entered by an AFTER trigger, as one would write it at first.
+pub(crate) fn after_only() -> bool {
+    is("after-only")
+}
+
+/// `no-eviction`: the keys that a REPLACE might evict are not entered.
+pub(crate) fn no_eviction() -> bool {
+    is("no-eviction")
+}
+
+/// `same-id`: a repair keeps the table's id.
+pub(crate) fn same_id() -> bool {
+    is("same-id")
+}
+
+/// `no-reset`: a repair writes no reset entry.
+pub(crate) fn no_reset() -> bool {
+    is("no-reset")
+}
+
+/// `trust-op`: a key that was entered as deleted is taken to be gone, without a read.
+pub(crate) fn trust_op() -> bool {
+    is("trust-op")
+}
+
+/// `raw-nocase`: NOCASE keys are compared by their bytes.
+pub(crate) fn raw_nocase() -> bool {
+    is("raw-nocase")
+}
+
+/// `ignore-schema-version`: capture is audited at the start only.
+pub(crate) fn ignore_schema_version() -> bool {
+    is("ignore-schema-version")
+}
+
+/// `split-window`: a window is one entry, and called consistent.
+pub(crate) fn split_window() -> bool {
+    is("split-window")
+}
+
+/// `reconcile-early`: tables are copied before their capture is whole.
+pub(crate) fn reconcile_early() -> bool {
+    is("reconcile-early")
+}

@@ -4,6 +4,8 @@
 //! keys of one table are prefix-free and a prefix of components is a prefix of bytes. It must never
 //! change what it writes without a new format version: replicas are searched by these bytes.
 
+use crate::fault;
+use crate::utf16;
 use crate::value::{Value, ValueRef};
 
 /// The collations that this build can order. Any other keeps a column out of the key.
@@ -31,6 +33,8 @@ impl Collation {
 const NULL: u8 = 0x05;
 const NUMBER: u8 = 0x10;
 const TEXT: u8 = 0x20;
+/// Text that is no valid UTF-16, in the database's own bytes.
+const UTF16: u8 = 0x21;
 const BLOB: u8 = 0x30;
 
 /// Appends one component to `out`.
@@ -43,6 +47,19 @@ pub(crate) fn push(out: &mut Vec<u8>, value: ValueRef<'_>, collation: Collation)
             out.push(TEXT);
             push_text(out, t, collation);
         }
+        // BINARY compares the database's own bytes, NOCASE and RTRIM the UTF-8 that SQLite makes of them.
+        ValueRef::Utf16le(t) | ValueRef::Utf16be(t) if collation == Collation::Binary => {
+            out.push(UTF16);
+            push_bytes(out, t.iter().copied());
+        }
+        ValueRef::Utf16le(t) => {
+            out.push(TEXT);
+            push_text(out, &utf16::as_sqlite_converts(t, u16::from_le_bytes), collation);
+        }
+        ValueRef::Utf16be(t) => {
+            out.push(TEXT);
+            push_text(out, &utf16::as_sqlite_converts(t, u16::from_be_bytes), collation);
+        }
         ValueRef::Blob(b) => {
             out.push(BLOB);
             push_bytes(out, b.iter().copied());
@@ -52,6 +69,7 @@ pub(crate) fn push(out: &mut Vec<u8>, value: ValueRef<'_>, collation: Collation)
 
 fn push_text(out: &mut Vec<u8>, text: &[u8], collation: Collation) {
     match collation {
+        Collation::Nocase if fault::raw_nocase() => push_bytes(out, text.iter().copied()),
         Collation::Binary => push_bytes(out, text.iter().copied()),
         Collation::Rtrim => {
             let end = text.iter().rposition(|b| *b != b' ').map_or(0, |i| i + 1);
@@ -120,6 +138,7 @@ fn take(key: &mut &[u8], collation: Collation) -> Option<Value> {
             }
             Value::Text(text)
         }
+        UTF16 => Value::Utf16le(take_bytes(key)?),
         BLOB => Value::Blob(take_bytes(key)?),
         _ => return None,
     })

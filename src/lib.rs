@@ -36,6 +36,7 @@ mod replica;
 mod replicator;
 mod schema;
 mod source;
+mod utf16;
 mod value;
 mod window;
 

@@ -17,6 +17,10 @@ pub enum Value {
     Text(Vec<u8>),
     /// Bytes.
     Blob(Vec<u8>),
+    /// Text of a UTF-16 database that is no valid UTF-16, as the database's own bytes, little-endian.
+    Utf16le(Vec<u8>),
+    /// The same, big-endian.
+    Utf16be(Vec<u8>),
 }
 
 /// A value borrowed from where it is stored.
@@ -32,6 +36,10 @@ pub enum ValueRef<'a> {
     Text(&'a [u8]),
     /// Bytes.
     Blob(&'a [u8]),
+    /// Text of a UTF-16 database that is no valid UTF-16, as the database's own bytes, little-endian.
+    Utf16le(&'a [u8]),
+    /// The same, big-endian.
+    Utf16be(&'a [u8]),
 }
 
 impl Value {
@@ -44,6 +52,8 @@ impl Value {
             Self::Real(r) => ValueRef::Real(*r),
             Self::Text(t) => ValueRef::Text(t),
             Self::Blob(b) => ValueRef::Blob(b),
+            Self::Utf16le(t) => ValueRef::Utf16le(t),
+            Self::Utf16be(t) => ValueRef::Utf16be(t),
         }
     }
 }
@@ -58,14 +68,16 @@ impl ValueRef<'_> {
             Self::Real(r) => Value::Real(r),
             Self::Text(t) => Value::Text(t.to_vec()),
             Self::Blob(b) => Value::Blob(b.to_vec()),
+            Self::Utf16le(t) => Value::Utf16le(t.to_vec()),
+            Self::Utf16be(t) => Value::Utf16be(t.to_vec()),
         }
     }
 
     /// The bytes this value holds beyond its fixed part.
     pub(crate) fn len(self) -> usize {
         match self {
-            Self::Text(b) | Self::Blob(b) => b.len(),
-            _ => 0,
+            Self::Text(b) | Self::Blob(b) | Self::Utf16le(b) | Self::Utf16be(b) => b.len(),
+            Self::Null | Self::Integer(_) | Self::Real(_) => 0,
         }
     }
 }
@@ -77,7 +89,10 @@ impl PartialEq for ValueRef<'_> {
             (Self::Null, Self::Null) => true,
             (Self::Integer(a), Self::Integer(b)) => a == b,
             (Self::Real(a), Self::Real(b)) => a.to_bits() == b.to_bits(),
-            (Self::Text(a), Self::Text(b)) | (Self::Blob(a), Self::Blob(b)) => a == b,
+            (Self::Text(a), Self::Text(b))
+            | (Self::Blob(a), Self::Blob(b))
+            | (Self::Utf16le(a), Self::Utf16le(b))
+            | (Self::Utf16be(a), Self::Utf16be(b)) => a == b,
             _ => false,
         }
     }

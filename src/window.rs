@@ -42,6 +42,8 @@ pub(crate) struct Range {
     /// How far this brings the table; `None` once it is through.
     pub progress: Option<Progress>,
     pub purpose: Purpose,
+    /// The rows come in the source's order, which is not the replica's.
+    pub by_sweep: bool,
 }
 
 /// What a range is for: they are one routine, and differ in what is done about a difference.

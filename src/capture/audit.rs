@@ -8,6 +8,7 @@ use super::describe::{Described, Skipped, SourceTable, describe};
 use super::triggers::{Trigger, triggers};
 use super::{END, PREFIX, evict, migrate};
 use crate::error::Result;
+use crate::fault;
 use crate::source::sql::Sql;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -41,6 +42,13 @@ impl Audit {
     /// Whether nothing is left to install or to take away.
     pub fn is_whole(&self) -> bool {
         self.installed && self.broken.is_empty() && self.stale.is_empty() && self.loose.is_empty()
+    }
+}
+
+impl Captured {
+    /// A table whose capture is missing, as if it were whole (a deliberate fault).
+    pub fn too_early(source: &SourceTable) -> Self {
+        Self { source: source.clone(), id: 0, fingerprint: fingerprint(source, "") }
     }
 }
 
@@ -136,6 +144,11 @@ fn standing(sql: &mut Sql) -> Result<Standing> {
     Ok(out)
 }
 
+fn fingerprint(t: &SourceTable, capture: &str) -> u128 {
+    let capture = if fault::reconcile_early() { "" } else { capture };
+    xxh3_128(format!("{capture}{}", t.definition).as_bytes())
+}
+
 /// The fingerprint of a table whose capture is whole, or what is wrong with it.
 fn health(t: &SourceTable, id: i64, standing: &Standing) -> std::result::Result<u128, String> {
     let low = t.table.name.to_ascii_lowercase();
@@ -158,5 +171,5 @@ fn health(t: &SourceTable, id: i64, standing: &Standing) -> std::result::Result<
     }
     let mut sorted: Vec<_> = ours.iter().collect();
     sorted.sort();
-    Ok(xxh3_128(format!("{id}{}{sorted:?}", t.definition).as_bytes()))
+    Ok(fingerprint(t, &format!("{id}{sorted:?}")))
 }

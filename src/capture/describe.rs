@@ -95,23 +95,19 @@ pub(crate) fn describe(sql: &mut Sql) -> Result<Described> {
     let mut listed = Vec::new();
     let list = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), wr FROM pragma_table_list WHERE schema = 'main' ORDER BY name";
     sql.rows(list, &[], |row| {
-        let name = match row.value(0)? {
-            Value::Blob(b) | Value::Text(b) => b,
-            _ => Vec::new(),
-        };
-        listed.push((String::from_utf8(name), row.text(1)?.unwrap_or_default(), row.integer(2)? != 0));
+        let name = row.text(0).ok().flatten();
+        listed.push((name, row.text(1)?.unwrap_or_default(), row.integer(2)? != 0));
         Ok(ControlFlow::<()>::Continue(()))
     })?;
     let virtuals: HashSet<String> = listed
         .iter()
         .filter(|(_, kind, _)| kind == "virtual")
-        .filter_map(|(name, _, _)| name.as_ref().ok().map(|n| n.to_ascii_lowercase()))
+        .filter_map(|(name, _, _)| name.as_ref().map(|n| n.to_ascii_lowercase()))
         .collect();
     let mut out = Described::default();
     for (name, kind, without_rowid) in listed {
-        let Ok(name) = name else {
-            let name = name.unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
-            out.skip(&name, "its name is not UTF-8");
+        let Some(name) = name else {
+            out.skip("(unreadable)", "its name is not valid text");
             continue;
         };
         let low = name.to_ascii_lowercase();

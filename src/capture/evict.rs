@@ -8,6 +8,7 @@
 use super::describe::{SourceTable, UniqueIndex};
 use super::sqltext;
 use super::triggers::{Op, enter, key_expressions};
+use crate::fault;
 use crate::source::sql::quote;
 use std::collections::BTreeSet;
 
@@ -29,6 +30,9 @@ enum Event {
 
 fn searches(t: &SourceTable, id: i64, event: Event) -> Vec<String> {
     let mut conditions = Vec::new();
+    if fault::no_eviction() || fault::after_only() {
+        return conditions;
+    }
     if let (Some(rowid), false, Some(_)) =
         (t.rowid, t.alias, t.table.key.parts.iter().find(|p| p.column.is_some()))
     {

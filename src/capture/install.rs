@@ -9,6 +9,7 @@ use super::describe::SourceTable;
 use super::triggers::{NOW_MS, Op, triggers};
 use super::{END, PREFIX, migrate};
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::source::sql::{Sql, quote};
 use crate::value::Value;
 use std::ops::ControlFlow;
@@ -110,6 +111,11 @@ fn install_table(sql: &mut Sql, t: &SourceTable) -> Result<()> {
             "source: the capture's counter of ids is gone; run `redtail remove`, then `redtail init`",
         )
     })?;
+    let old = "SELECT id FROM _redtail_tables WHERE name = +CAST(?1 AS TEXT)";
+    let id = match sql.integer(old, std::slice::from_ref(&name))? {
+        Some(old) if fault::same_id() => old,
+        _ => id,
+    };
     sql.run("UPDATE _redtail_meta SET value = value + 1 WHERE name = 'next'")?;
     sql.run_with("DELETE FROM _redtail_tables WHERE name = +CAST(?1 AS TEXT)", std::slice::from_ref(&name))?;
     sql.run_with(
@@ -118,6 +124,9 @@ fn install_table(sql: &mut Sql, t: &SourceTable) -> Result<()> {
     )?;
     for trigger in triggers(t, id) {
         sql.script(&trigger.sql)?;
+    }
+    if fault::no_reset() {
+        return Ok(());
     }
     let reset =
         format!("INSERT INTO _redtail_changelog(tbl, op, at) VALUES (?1, {}, {NOW_MS})", Op::Reset as u8);

@@ -11,6 +11,7 @@
 
 use super::describe::SourceTable;
 use super::evict;
+use crate::fault;
 use crate::source::sql::quote;
 
 /// What an entry says happened: a hint for people; the read decides.
@@ -78,12 +79,17 @@ pub(crate) fn triggers(t: &SourceTable, id: i64) -> Vec<Trigger> {
     before_insert.extend(evict::before_insert(t, id));
     let mut before_update = vec![enter(id, Op::Update, &old, ""), enter(id, Op::Update, &new, &moved)];
     before_update.extend(evict::before_update(t, id));
+    if fault::after_only() {
+        (before_insert, before_update) = (Vec::new(), Vec::new());
+    }
+    let after_update = if fault::after_only() { enter(id, Op::Update, &old, "") } else { String::new() };
+    let delete = if fault::after_only() { "AFTER DELETE" } else { "BEFORE DELETE" };
     let parts = [
         ("bi", "BEFORE INSERT", before_insert),
         ("bu", "BEFORE UPDATE", before_update),
-        ("bd", "BEFORE DELETE", vec![enter(id, Op::Delete, &old, "")]),
+        ("bd", delete, vec![enter(id, Op::Delete, &old, "")]),
         ("ai", "AFTER INSERT", vec![enter(id, Op::Insert, &new, "")]),
-        ("au", "AFTER UPDATE", vec![enter(id, Op::Update, &new, &moved)]),
+        ("au", "AFTER UPDATE", vec![after_update + &enter(id, Op::Update, &new, &moved)]),
     ];
     let make = |(suffix, when, body): (&str, &str, Vec<String>)| {
         let name = format!("_redtail_{id}_{suffix}");

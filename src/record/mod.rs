@@ -33,6 +33,8 @@ enum Stored<'a> {
     Blob(#[rkyv(with = InlineAsBox)] &'a [u8]),
     LongText(Box<Long>),
     LongBlob(Box<Long>),
+    Utf16le(#[rkyv(with = InlineAsBox)] &'a [u8]),
+    Utf16be(#[rkyv(with = InlineAsBox)] &'a [u8]),
 }
 
 /// A value that lies outside the record.
@@ -198,6 +200,7 @@ impl Deltas {
         let key = self.append(key);
         let first_long = self.longs.len();
         for (column, value) in row.iter().enumerate().filter(|(_, v)| v.len() > INLINE) {
+            // Invalid UTF-16 is rare enough to lie inside, however long.
             let (ValueRef::Text(bytes) | ValueRef::Blob(bytes)) = value else { continue };
             let at = self.append(bytes);
             let column = u16::try_from(column).map_err(|_| Error::new(Kind::TooLarge, "too many columns"))?;
@@ -229,6 +232,8 @@ fn stored(value: ValueRef<'_>) -> Stored<'_> {
         ValueRef::Blob(b) if b.len() > INLINE => Stored::LongBlob(long(b)),
         ValueRef::Text(t) => Stored::Text(t),
         ValueRef::Blob(b) => Stored::Blob(b),
+        ValueRef::Utf16le(t) => Stored::Utf16le(t),
+        ValueRef::Utf16be(t) => Stored::Utf16be(t),
     }
 }
 
@@ -293,6 +298,8 @@ impl<'a> Archived<'a> {
             ArchivedStored::Real(r) => Place::Here(ValueRef::Real(f64::from_bits(r.to_native()))),
             ArchivedStored::Text(t) => Place::Here(ValueRef::Text(t)),
             ArchivedStored::Blob(b) => Place::Here(ValueRef::Blob(b)),
+            ArchivedStored::Utf16le(t) => Place::Here(ValueRef::Utf16le(t)),
+            ArchivedStored::Utf16be(t) => Place::Here(ValueRef::Utf16be(t)),
             ArchivedStored::LongText(long) => outside(true, long),
             ArchivedStored::LongBlob(long) => outside(false, long),
         })

@@ -36,6 +36,8 @@ pub(crate) struct Progress {
     pub values: Vec<Value>,
     /// Rows read so far.
     pub copied: u64,
+    /// The source's order is not the replica's: rows that are gone are found at the end, by what was seen.
+    pub by_sweep: bool,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -45,6 +47,7 @@ struct StoredCursor {
     fingerprint: u64,
     horizon: u64,
     horizon_fingerprint: u64,
+    schema_version: i64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -72,6 +75,7 @@ struct StoredProgress {
     through: Vec<u8>,
     values: Vec<StoredValue>,
     copied: u64,
+    by_sweep: bool,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -81,6 +85,8 @@ enum StoredValue {
     Real(u64),
     Text(Vec<u8>),
     Blob(Vec<u8>),
+    Utf16le(Vec<u8>),
+    Utf16be(Vec<u8>),
 }
 
 const ROWID: u32 = u32::MAX;
@@ -97,6 +103,7 @@ pub(crate) fn encode_cursor(c: &Cursor) -> Result<Vec<u8>> {
         fingerprint: c.fingerprint,
         horizon: c.horizon,
         horizon_fingerprint: c.horizon_fingerprint,
+        schema_version: c.schema_version,
     };
     let body = rkyv::to_bytes::<rancor::Error>(&stored).map_err(|e| wrong("cursor", &e))?;
     Ok(seal(&body))
@@ -111,6 +118,7 @@ pub(crate) fn decode_cursor(bytes: &[u8]) -> Result<Cursor> {
         fingerprint: c.fingerprint,
         horizon: c.horizon,
         horizon_fingerprint: c.horizon_fingerprint,
+        schema_version: c.schema_version,
     })
 }
 
@@ -125,6 +133,7 @@ pub(crate) fn encode_table(state: &TableState) -> Result<Vec<u8>> {
             through: p.through.clone(),
             values: p.values.iter().map(value_in).collect(),
             copied: p.copied,
+            by_sweep: p.by_sweep,
         }),
     };
     let body = rkyv::to_bytes::<rancor::Error>(&stored).map_err(|e| wrong("table state", &e))?;
@@ -146,6 +155,7 @@ pub(crate) fn decode_table(bytes: &[u8]) -> Result<TableState> {
             through: p.through,
             values: p.values.into_iter().map(value_out).collect(),
             copied: p.copied,
+            by_sweep: p.by_sweep,
         }),
     })
 }
@@ -185,6 +195,8 @@ fn value_in(v: &Value) -> StoredValue {
         Value::Real(r) => StoredValue::Real(r.to_bits()),
         Value::Text(t) => StoredValue::Text(t.clone()),
         Value::Blob(b) => StoredValue::Blob(b.clone()),
+        Value::Utf16le(t) => StoredValue::Utf16le(t.clone()),
+        Value::Utf16be(t) => StoredValue::Utf16be(t.clone()),
     }
 }
 
@@ -195,5 +207,7 @@ fn value_out(v: StoredValue) -> Value {
         StoredValue::Real(r) => Value::Real(f64::from_bits(r)),
         StoredValue::Text(t) => Value::Text(t),
         StoredValue::Blob(b) => Value::Blob(b),
+        StoredValue::Utf16le(t) => Value::Utf16le(t),
+        StoredValue::Utf16be(t) => Value::Utf16be(t),
     }
 }

@@ -3,16 +3,14 @@
 //! Must never commit before a window's end, and never commit rows without the cursor that they belong
 //! to. Windows that have arrived meanwhile join the transaction; it never waits for one to arrive.
 
-use super::{CURSOR, META, NEXT, PIECES, ROWS, Replica, TABLES, count_name, failed, meta, prefix};
+use super::{CURSOR, META, NEXT, PIECES, ROWS, Replica, SEEN, TABLES, count_name, failed, meta, prefix};
 use crate::config::Durability;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::key;
 use crate::record::state::{TableState, encode_cursor, encode_table};
 use crate::record::{Delta, Deltas, has_long, pieces, seal};
 use crate::value::Value;
-use crate::window::{Change, End, Piece, Purpose, Range, TableNo};
-use redb::ReadableTable;
+use crate::window::{Change, End, Piece, TableNo};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::time::Instant;
@@ -22,10 +20,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// Windows that may share one transaction: enough to catch up with what arrived during one fsync.
 const MERGE: usize = 4;
-/// Rows of a range that are looked at before those that are gone are taken out.
-const GONE: usize = 20_000;
-/// Differences that are named; beyond it they are only counted.
-const NAMED: usize = 100;
 
 /// One committed transaction, as the world is told of it.
 #[derive(Clone, Debug)]
@@ -61,9 +55,11 @@ pub(crate) struct Differences {
 pub(crate) struct Writer {
     replica: Replica,
     durability: Durability,
-    tables: BTreeMap<TableNo, TableState>,
-    counts: BTreeMap<TableNo, u64>,
+    pub(super) tables: BTreeMap<TableNo, TableState>,
+    pub(super) counts: BTreeMap<TableNo, u64>,
     next_no: TableNo,
+    /// Tables that are being reconciled by sweep: what is put is marked as seen.
+    pub(super) sweeping: HashSet<TableNo>,
     pub differences: Differences,
     /// Rows that ranges brought, for any purpose.
     pub copied: u64,
@@ -72,19 +68,20 @@ pub(crate) struct Writer {
 }
 
 /// redb's tables of one write transaction.
-struct Open<'t> {
-    meta: redb::Table<'t, &'static str, &'static [u8]>,
-    states: redb::Table<'t, u32, &'static [u8]>,
-    rows: redb::Table<'t, &'static [u8], &'static [u8]>,
-    pieces: redb::Table<'t, &'static [u8], &'static [u8]>,
+pub(super) struct Open<'t> {
+    pub meta: redb::Table<'t, &'static str, &'static [u8]>,
+    pub states: redb::Table<'t, u32, &'static [u8]>,
+    pub rows: redb::Table<'t, &'static [u8], &'static [u8]>,
+    pub pieces: redb::Table<'t, &'static [u8], &'static [u8]>,
+    pub seen: redb::Table<'t, &'static [u8], ()>,
 }
 
 /// What one transaction has touched besides rows.
 #[derive(Default)]
-struct Touched {
-    states: HashSet<TableNo>,
-    counts: HashSet<TableNo>,
-    copied: u64,
+pub(super) struct Touched {
+    pub states: HashSet<TableNo>,
+    pub counts: HashSet<TableNo>,
+    pub copied: u64,
 }
 
 impl Writer {
@@ -97,12 +94,15 @@ impl Writer {
                 meta(&read, &count_name(*no))?.and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
             counts.insert(*no, count);
         }
+        let by_sweep = |(_, t): &&(TableNo, TableState)| t.reconcile.as_ref().is_some_and(|p| p.by_sweep);
+        let sweeping = start.tables.iter().filter(by_sweep).map(|(no, _)| *no).collect();
         Ok(Self {
             replica: replica.clone(),
             durability,
             tables: start.tables.into_iter().collect(),
             counts,
             next_no: start.next_no,
+            sweeping,
             differences: Differences::default(),
             copied: 0,
             unsynced: None,
@@ -181,6 +181,7 @@ impl Writer {
                 states: txn.open_table(TABLES).map_err(failed)?,
                 rows: txn.open_table(ROWS).map_err(failed)?,
                 pieces: txn.open_table(PIECES).map_err(failed)?,
+                seen: txn.open_table(SEEN).map_err(failed)?,
             };
             let Some(end) = self.windows(first, pieces, &mut open, &mut touched).await? else {
                 return Ok(None);
@@ -278,15 +279,21 @@ impl Writer {
         Ok(())
     }
 
-    fn seen_null_keys(&mut self, no: TableNo, deltas: &Deltas, touched: &mut Touched) {
+    pub(super) fn seen_null_keys(&mut self, no: TableNo, deltas: &Deltas, touched: &mut Touched) {
         if let Some(state) = self.tables.get_mut(&no).filter(|t| deltas.null_keys && !t.null_keys) {
             state.null_keys = true;
             touched.states.insert(no);
         }
     }
 
-    fn delta(&mut self, no: TableNo, delta: &Delta<'_>, open: &mut Open<'_>) -> Result<()> {
+    pub(super) fn delta(&mut self, no: TableNo, delta: &Delta<'_>, open: &mut Open<'_>) -> Result<()> {
         let name = row_name(no, delta.key);
+        if self.sweeping.contains(&no) {
+            match delta.record {
+                Some(_) => drop(open.seen.insert(name.as_slice(), ()).map_err(failed)?),
+                None => drop(open.seen.remove(name.as_slice()).map_err(failed)?),
+            }
+        }
         let count = self.counts.entry(no).or_default();
         let had_long = match delta.record {
             Some(record) => {
@@ -305,179 +312,9 @@ impl Writer {
         }
         put_longs(&name, delta, open)
     }
-
-    /// Brings a range of a table to equality with the source, or says where it is not equal.
-    fn range(&mut self, range: Range, open: &mut Open<'_>, touched: &mut Touched) -> Result<()> {
-        let no = range.table;
-        touched.copied += range.rows.len() as u64;
-        let upper = match &range.progress {
-            Some(progress) => Bound::Included(row_name(no, &progress.through)),
-            None => after_all(&prefix(no)),
-        };
-        let lower = Bound::Excluded(row_name(no, &range.after));
-        if range.purpose != Purpose::Reconcile {
-            self.compare(&range, (lower.clone(), upper.clone()), open)?;
-        }
-        if range.purpose == Purpose::Verify {
-            return Ok(());
-        }
-        self.seen_null_keys(no, &range.rows, touched);
-        touched.counts.insert(no);
-        if is_empty(&open.rows, &lower, &upper)? {
-            self.append(no, &range.rows, open)?;
-        } else {
-            self.merge(no, &range.rows, (lower, upper), open)?;
-        }
-        if let Some(state) = self.tables.get_mut(&no).filter(|s| s.reconcile.is_some()) {
-            if range.progress.is_none() {
-                state.former.clear();
-            }
-            state.reconcile = range.progress;
-            touched.states.insert(no);
-        }
-        Ok(())
-    }
-
-    /// Nothing stands in the range: rows go in one behind the other.
-    fn append(&mut self, no: TableNo, rows: &Deltas, open: &mut Open<'_>) -> Result<()> {
-        let Some(last) = rows.last_key() else { return Ok(()) };
-        let gap = row_name(no, last);
-        let mut cursor = open.rows.upper_bound_mut(Bound::Included(gap.as_slice())).map_err(failed)?;
-        let mut name = prefix(no).to_vec();
-        for delta in rows.iter() {
-            name.truncate(4);
-            name.extend_from_slice(delta.key);
-            let record = delta.record.unwrap_or_default();
-            cursor
-                .insert_before(name.as_slice(), record)
-                .map_err(|e| Error::new(Kind::Replica, format!("replica: {e}")))?;
-        }
-        cursor.close().map_err(failed)?;
-        for delta in rows.iter() {
-            put_longs(&row_name(no, delta.key), &delta, open)?;
-        }
-        *self.counts.entry(no).or_default() += rows.len() as u64;
-        Ok(())
-    }
-
-    /// Takes out what the source no longer has, puts what is new or other, leaves what is the same.
-    fn merge(&mut self, no: TableNo, rows: &Deltas, range: Bounds, open: &mut Open<'_>) -> Result<()> {
-        let (mut lower, upper) = range;
-        let mut same = HashSet::new();
-        loop {
-            let found = look(&open.rows, rows, (&lower, &upper))?;
-            same.extend(found.same);
-            for name in &found.gone {
-                let gone = Delta::delete(name.get(4..).unwrap_or_default());
-                self.delta(no, &gone, open)?;
-            }
-            match found.next {
-                Some(next) => lower = Bound::Excluded(next),
-                None => break,
-            }
-        }
-        for (i, delta) in rows.iter().enumerate().filter(|(i, _)| !same.contains(i)) {
-            debug_assert!(i < rows.len(), "a delta of this range");
-            self.delta(no, &delta, open)?;
-        }
-        Ok(())
-    }
-
-    fn compare(&mut self, range: &Range, (mut lower, upper): Bounds, open: &Open<'_>) -> Result<()> {
-        let Some(state) = self.tables.get(&range.table) else { return Ok(()) };
-        let collations = state.table.key.collations();
-        let table = state.table.name.clone();
-        let mut met = HashSet::new();
-        let mut differ = |key: &[u8], what| {
-            self.differences.count += 1;
-            if self.differences.named.len() < NAMED {
-                let key = key::decode(key, &collations).unwrap_or_default();
-                self.differences.named.push(Difference { table: table.clone(), key, what });
-            }
-        };
-        loop {
-            let found = look(&open.rows, &range.rows, (&lower, &upper))?;
-            for name in &found.gone {
-                differ(name.get(4..).unwrap_or_default(), "only in the replica");
-            }
-            for i in found.other {
-                met.insert(i);
-                if let Some(delta) = range.rows.iter().nth(i) {
-                    differ(delta.key, "has other values in the replica");
-                }
-            }
-            met.extend(found.same);
-            match found.next {
-                Some(next) => lower = Bound::Excluded(next),
-                None => break,
-            }
-        }
-        for (i, delta) in range.rows.iter().enumerate() {
-            if !met.contains(&i) {
-                differ(delta.key, "missing in the replica");
-            }
-        }
-        Ok(())
-    }
 }
 
-type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
-
-/// What stands in a range, against the rows that should.
-#[derive(Default)]
-struct Found {
-    /// Names in ROWS that the source does not have.
-    gone: Vec<Vec<u8>>,
-    /// Rows (by index) that are there as they should be.
-    same: Vec<usize>,
-    /// Rows (by index) that are there with other values.
-    other: Vec<usize>,
-    /// Go on behind this name; `None` at the range's end.
-    next: Option<Vec<u8>>,
-}
-
-fn look(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    rows: &Deltas,
-    (lower, upper): (&Bound<Vec<u8>>, &Bound<Vec<u8>>),
-) -> Result<Found> {
-    let bounds = (as_slice(lower), as_slice(upper));
-    let mut found = Found::default();
-    let mut wanted = rows.iter().enumerate().peekable();
-    for entry in table.range::<&[u8]>(bounds).map_err(failed)? {
-        let (name, record) = entry.map_err(failed)?;
-        let key = name.value().get(4..).unwrap_or_default();
-        while wanted.next_if(|(_, delta)| delta.key < key).is_some() {}
-        match wanted.next_if(|(_, delta)| delta.key == key) {
-            Some((i, delta)) if delta.record == Some(record.value()) => found.same.push(i),
-            Some((i, _)) => found.other.push(i),
-            None => found.gone.push(name.value().to_vec()),
-        }
-        if found.gone.len() == GONE {
-            found.next = Some(name.value().to_vec());
-            break;
-        }
-    }
-    Ok(found)
-}
-
-fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
-    match bound {
-        Bound::Included(b) => Bound::Included(b.as_slice()),
-        Bound::Excluded(b) => Bound::Excluded(b.as_slice()),
-        Bound::Unbounded => Bound::Unbounded,
-    }
-}
-
-fn is_empty(
-    table: &impl ReadableTable<&'static [u8], &'static [u8]>,
-    lower: &Bound<Vec<u8>>,
-    upper: &Bound<Vec<u8>>,
-) -> Result<bool> {
-    Ok(table.range::<&[u8]>((as_slice(lower), as_slice(upper))).map_err(failed)?.next().is_none())
-}
-
-fn row_name(no: TableNo, key: &[u8]) -> Vec<u8> {
+pub(super) fn row_name(no: TableNo, key: &[u8]) -> Vec<u8> {
     [prefix(no).as_slice(), key].concat()
 }
 
@@ -493,12 +330,17 @@ pub(super) fn after_all(prefix: &[u8]) -> Bound<Vec<u8>> {
     Bound::Unbounded
 }
 
-fn take_all(table: &mut redb::Table<'_, &'static [u8], &'static [u8]>, prefix: &[u8]) -> Result<()> {
+pub(super) fn take_all<V: redb::Value + 'static>(
+    table: &mut redb::Table<'_, &'static [u8], V>,
+    prefix: &[u8],
+) -> Result<()> {
     let upper = after_all(prefix);
-    table.retain_in::<&[u8], _>((Bound::Included(prefix), as_slice(&upper)), |_, _| false).map_err(failed)
+    table
+        .retain_in::<&[u8], _>((Bound::Included(prefix), upper.as_ref().map(Vec::as_slice)), |_, _| false)
+        .map_err(failed)
 }
 
-fn put_longs(name: &[u8], delta: &Delta<'_>, open: &mut Open<'_>) -> Result<()> {
+pub(super) fn put_longs(name: &[u8], delta: &Delta<'_>, open: &mut Open<'_>) -> Result<()> {
     for (column, bytes) in delta.longs() {
         for (i, piece) in (0u32..).zip(pieces(bytes, name.len())) {
             let name = [name, column.to_be_bytes().as_slice(), i.to_be_bytes().as_slice()].concat();

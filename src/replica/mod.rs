@@ -6,6 +6,7 @@
 
 mod apply;
 mod open;
+mod range;
 mod scan;
 
 pub use apply::Difference;
@@ -28,6 +29,8 @@ use std::sync::Arc;
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("redtail.meta");
 const TABLES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("redtail.tables");
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.rows");
+/// While a table is reconciled by sweep: the names of its rows that the source has.
+const SEEN: TableDefinition<'_, &[u8], ()> = TableDefinition::new("redtail.seen");
 const PIECES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.pieces");
 
 const FORMAT: &str = "format";

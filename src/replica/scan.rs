@@ -143,10 +143,7 @@ impl Snapshot {
         let pieces = self.read.open_table(PIECES).map_err(failed)?;
         let lower = prefix(held.no);
         let upper = after_all(&lower);
-        let upper = match &upper {
-            Bound::Excluded(b) => Bound::Excluded(b.as_slice()),
-            _ => Bound::Unbounded,
-        };
+        let upper = upper.as_ref().map(Vec::as_slice);
         let range = rows.range_owned::<&[u8]>((Bound::Included(lower.as_slice()), upper)).map_err(failed)?;
         Ok(Scan { range, shapes: Arc::clone(&held.shapes), pieces })
     }
@@ -283,10 +280,7 @@ fn load(name: &[u8], column: usize, (len, hash): (u64, u128), pieces: &Bytes) ->
     let column = u16::try_from(column).unwrap_or(u16::MAX).to_be_bytes();
     let lower = [name, column.as_slice()].concat();
     let upper = after_all(&lower);
-    let upper = match &upper {
-        Bound::Excluded(b) => Bound::Excluded(b.as_slice()),
-        _ => Bound::Unbounded,
-    };
+    let upper = upper.as_ref().map(Vec::as_slice);
     let mut out = Vec::new();
     for entry in pieces.range_owned::<&[u8]>((Bound::Included(lower.as_slice()), upper)).map_err(failed)? {
         let (_, piece) = entry.map_err(failed)?;

@@ -4,6 +4,7 @@
 //! pieces its channel holds and starts again from the replica's cursor after any error. It writes to
 //! the source only through `capture`.
 
+use super::Skipped;
 use super::read::{Limits, Reader};
 use super::sql::{Row, Sql, exact};
 pub(crate) use super::wake::Stop;
@@ -13,6 +14,7 @@ use crate::capture::{install, log_id, migrate_is_installed};
 use crate::config::{Config, OnDivergence};
 use crate::cursor::Cursor;
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
 use crate::value::Value;
@@ -96,6 +98,8 @@ struct Follower<O> {
     target: Option<u64>,
     audited: Option<(i64, Instant)>,
     verify_begun: bool,
+    /// Capture has never been whole yet (only for a deliberate fault).
+    early: bool,
 }
 
 impl<O: Observer> Follower<O> {
@@ -118,6 +122,7 @@ impl<O: Observer> Follower<O> {
             target: None,
             audited: None,
             verify_begun: false,
+            early: true,
             path,
             sql,
             wake,
@@ -172,6 +177,12 @@ impl<O: Observer> Follower<O> {
                     install::install(&mut self.sql).map_err(|e| e.during(format!("source {shown}")))?;
                 self.observer.audited(&installed);
                 self.audited = None;
+                self.early = false;
+                Ok(true)
+            }
+            Outcome::Again => Ok(true),
+            Outcome::Level if fault::reconcile_early() && std::mem::take(&mut self.early) => {
+                self.audited = None;
                 Ok(true)
             }
             Outcome::Level => {
@@ -193,26 +204,20 @@ impl<O: Observer> Follower<O> {
     fn in_snapshot(&mut self, read_at: Instant) -> Result<Outcome> {
         let mut piece = Piece::default();
         let schema_version = self.sql.integer("PRAGMA schema_version", &[])?.unwrap_or(0);
-        if self.audited.is_none_or(|(version, at)| version != schema_version || at.elapsed() > AUDIT_EVERY) {
-            let found = audit(&mut self.sql)?;
-            if !found.is_whole() {
-                if self.may_repair() {
-                    return Ok(Outcome::Repair);
-                }
-                refuse_broken(&found)?;
-            }
-            self.observer.audited(&found);
-            let moved = self.audited.is_some_and(|(version, _)| version != schema_version);
-            self.adopt(found, moved, &mut piece);
-            self.audited = Some((schema_version, read_at));
-            self.wake.wal = journal_is_wal(&mut self.sql)?;
+        if self.is_audit_due(schema_version) && !self.audit(schema_version, read_at, &mut piece)? {
+            return Ok(Outcome::Repair);
         }
         let head = self.head()?;
         let target = *self.target.get_or_insert(head);
         let mut cursor = self.locate(head, &mut piece)?;
+        cursor.schema_version = schema_version;
         let through = head.min(cursor.seq + self.window_entries());
         if cursor.seq < through {
-            self.read_entries((cursor.seq, through), &mut piece)?;
+            if !self.read_entries((cursor.seq, through), &mut piece)? {
+                // Somebody repaired capture, and the schema version does not show it.
+                self.audited = None;
+                return Ok(Outcome::Again);
+            }
             cursor.fingerprint = self.fingerprint(through)?.unwrap_or_default();
         }
         cursor.seq = through;
@@ -224,6 +229,9 @@ impl<O: Observer> Follower<O> {
                 self.fingerprint(head)?.unwrap_or_default()
             };
         }
+        if fault::split_window() {
+            (cursor.horizon, cursor.horizon_fingerprint) = (cursor.seq, cursor.fingerprint);
+        }
         if through == head {
             self.read_range(read_at, &mut piece)?;
         }
@@ -233,10 +241,36 @@ impl<O: Observer> Follower<O> {
         let unchanged = self.cursor == Some(cursor) && piece.changes.is_empty() && !done;
         self.cursor = Some(cursor);
         if unchanged {
-            return Ok(if more { Outcome::Read { piece, more } } else { Outcome::Level });
+            return Ok(if more { Outcome::Again } else { Outcome::Level });
         }
         piece.end = Some(End { cursor, head, read_at, done });
         Ok(Outcome::Read { piece, more: more && !done })
+    }
+
+    fn is_audit_due(&self, schema_version: i64) -> bool {
+        self.audited.is_none_or(|(version, at)| {
+            !fault::ignore_schema_version() && (version != schema_version || at.elapsed() > AUDIT_EVERY)
+        })
+    }
+
+    /// Compares the whole schema with what is known. `false` if capture has to be repaired first.
+    fn audit(&mut self, schema_version: i64, read_at: Instant, piece: &mut Piece) -> Result<bool> {
+        let mut found = audit(&mut self.sql)?;
+        if !found.is_whole() {
+            if fault::reconcile_early() && self.early {
+                found.captured.extend(found.broken.iter().map(|(t, _)| Captured::too_early(t)));
+            } else if self.may_repair() {
+                return Ok(false);
+            } else {
+                refuse_broken(&found)?;
+            }
+        }
+        let before = self.audited.map(|(version, _)| version).or(self.cursor.map(|c| c.schema_version));
+        self.adopt(&mut found, before.is_some_and(|version| version != schema_version), piece);
+        self.observer.audited(&found);
+        self.audited = Some((schema_version, read_at));
+        self.wake.wal = journal_is_wal(&mut self.sql)?;
+        Ok(true)
     }
 
     fn may_repair(&self) -> bool {
@@ -244,11 +278,12 @@ impl<O: Observer> Follower<O> {
     }
 
     fn window_entries(&self) -> u64 {
-        if self.wake.wal {
-            self.config.window_entries
-        } else {
-            self.config.window_entries.min(ROLLBACK_ENTRIES)
+        let most = self.config.window_entries;
+        if !self.wake.wal {
+            return most.min(ROLLBACK_ENTRIES);
         }
+        let by_sweep = self.tables.values().any(|t| t.reader.as_ref().is_some_and(|r| r.by_sweep));
+        if by_sweep { most.min(self.config.chunk_rows as u64) } else { most }
     }
 
     fn limits(&self, read_at: Instant) -> Limits {
@@ -261,7 +296,8 @@ impl<O: Observer> Follower<O> {
     }
 
     /// Takes over the definitions of this snapshot: what is new or changed is defined and reconciled.
-    fn adopt(&mut self, found: Audit, moved: bool, piece: &mut Piece) {
+    fn adopt(&mut self, found: &mut Audit, moved: bool, piece: &mut Piece) {
+        let readers = self.readers(found);
         let names: HashSet<&str> = found.captured.iter().map(|c| c.source.table.name.as_str()).collect();
         let gone: Vec<TableNo> = self
             .tables
@@ -273,12 +309,33 @@ impl<O: Observer> Follower<O> {
             self.tables.remove(&no);
             piece.changes.push(Change::Forget(no));
         }
-        for captured in found.captured {
-            self.adopt_table(captured, moved, piece);
+        for reader in readers {
+            self.adopt_table(reader, moved, piece);
         }
     }
 
-    fn adopt_table(&mut self, captured: Captured, moved: bool, piece: &mut Piece) {
+    /// How each captured table is read; one that cannot be read here (a function or collation that this
+    /// process lacks) is skipped with the reason, never taken to be empty.
+    fn readers(&mut self, found: &mut Audit) -> Vec<Reader> {
+        let mut readers = Vec::new();
+        for captured in std::mem::take(&mut found.captured) {
+            let reader = Reader::new(captured.clone(), self.sql.encoding(), self.config.max_row);
+            match reader.check(&mut self.sql) {
+                Ok(()) => {
+                    found.captured.push(captured);
+                    readers.push(reader);
+                }
+                Err(e) => found.skipped.push(Skipped {
+                    name: captured.source.table.name,
+                    reason: format!("it cannot be read here: {e}"),
+                }),
+            }
+        }
+        readers
+    }
+
+    fn adopt_table(&mut self, mut reader: Reader, moved: bool, piece: &mut Piece) {
+        let captured = reader.captured.clone();
         let known = self.tables.iter().find(|(_, t)| t.state.table.name == captured.source.table.name);
         let known = known.map(|(no, t)| (*no, t.state.clone()));
         let by_rowid = captured.source.table.key.parts.iter().any(|p| p.column.is_none());
@@ -288,17 +345,17 @@ impl<O: Observer> Follower<O> {
         };
         match known {
             Some((no, state)) if same(&state) => {
-                let reader = Some(Reader::new(captured.clone(), state.shape, self.config.max_row));
+                reader.shape = state.shape;
                 let compare = self.tables.get(&no).and_then(|t| t.compare.clone());
-                self.tables.insert(no, Tracked { state, reader, compare });
+                self.tables.insert(no, Tracked { state, reader: Some(reader), compare });
             }
             known => {
                 let no = known.as_ref().map_or(self.next_no, |(no, _)| *no);
                 self.next_no = self.next_no.max(no + 1);
                 let state = define(&captured, known.map(|(_, state)| state));
-                let reader = Some(Reader::new(captured, state.shape, self.config.max_row));
+                reader.shape = state.shape;
                 piece.changes.push(Change::Define(no, Box::new(state.clone())));
-                self.tables.insert(no, Tracked { state, reader, compare: None });
+                self.tables.insert(no, Tracked { state, reader: Some(reader), compare: None });
             }
         }
     }
@@ -344,7 +401,8 @@ impl<O: Observer> Follower<O> {
 
     fn begin_at(&mut self, log_id: crate::cursor::LogId, head: u64) -> Result<Cursor> {
         let fingerprint = self.fingerprint(head)?.unwrap_or_default();
-        Ok(Cursor { log_id, seq: head, fingerprint, horizon: head, horizon_fingerprint: fingerprint })
+        let (seq, horizon) = (head, head);
+        Ok(Cursor { log_id, seq, fingerprint, horizon, horizon_fingerprint: fingerprint, schema_version: 0 })
     }
 
     /// What tells this entry from another one of the same number; `None` if there is none.
@@ -359,8 +417,9 @@ impl<O: Observer> Follower<O> {
         })
     }
 
-    /// Reads the rows that the entries of `(after, through]` name, table by table.
-    fn read_entries(&mut self, (after, through): (u64, u64), piece: &mut Piece) -> Result<()> {
+    /// Reads the rows that the entries of `(after, through]` name, table by table. `false` if there are
+    /// entries of a table that the last audit did not see.
+    fn read_entries(&mut self, (after, through): (u64, u64), piece: &mut Piece) -> Result<bool> {
         let mut ids = HashSet::new();
         let binds = [after, through].map(|n| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX)));
         let query = "SELECT DISTINCT tbl FROM _redtail_changelog WHERE seq > ?1 AND seq <= ?2";
@@ -368,6 +427,10 @@ impl<O: Observer> Follower<O> {
             ids.insert(row.integer(0)?);
             Ok(ControlFlow::<()>::Continue(()))
         })?;
+        let newest = self.tables.values().map(|t| t.state.source_id).max().unwrap_or(0);
+        if ids.iter().any(|id| *id > newest) && !fault::ignore_schema_version() {
+            return Ok(false);
+        }
         let limits = self.limits(Instant::now());
         let (out, stop) = (&self.out, &self.stop);
         for (no, tracked) in &mut self.tables {
@@ -389,7 +452,7 @@ impl<O: Observer> Follower<O> {
             };
             reader.window(&mut self.sql, (after, through), limits, &mut flush)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Reads the next range of the first table that is not whole yet, or that is to be compared.
@@ -413,7 +476,14 @@ impl<O: Observer> Follower<O> {
             Goal::Verify { .. } if compare => Purpose::Verify,
             _ => Purpose::Reconcile,
         };
-        piece.changes.push(Change::Range(Range { table: no, after: from.through, rows, progress, purpose }));
+        piece.changes.push(Change::Range(Range {
+            table: no,
+            after: from.through,
+            rows,
+            progress,
+            purpose,
+            by_sweep: reader.by_sweep,
+        }));
         Ok(())
     }
 
@@ -468,6 +538,8 @@ fn define(captured: &Captured, known: Option<TableState>) -> TableState {
 }
 
 enum Outcome {
+    /// Look again at once; nothing of this snapshot is used.
+    Again,
     /// Capture is not whole: nothing of this snapshot may be used.
     Repair,
     /// Nothing has changed.
@@ -490,13 +562,13 @@ fn refuse_broken(found: &Audit) -> Result<()> {
 }
 
 fn journal_is_wal(sql: &mut Sql) -> Result<bool> {
-    let mode = sql.value("SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode", &[])?;
-    match mode {
-        Some(Value::Blob(mode)) if mode == b"mvcc" => Err(Error::usage(
+    let query = "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode";
+    let mode = sql.rows(query, &[], |row| Ok(ControlFlow::Break(row.text(0)?)))?.flatten();
+    match mode.as_deref() {
+        Some("mvcc") => Err(Error::usage(
             "source: journal mode MVCC is not supported; the order of its entries is not the order of its commits",
         )),
-        Some(Value::Blob(mode)) => Ok(mode == b"wal"),
-        _ => Ok(false),
+        mode => Ok(mode == Some("wal")),
     }
 }
 

@@ -5,6 +5,7 @@
 //! the statement; and every statement is reset when it is left, because an open one holds its snapshot.
 
 use crate::error::{Error, Kind, Result};
+use crate::utf16::Encoding;
 use crate::value::Value;
 use futures::FutureExt;
 use std::collections::HashMap;
@@ -18,6 +19,7 @@ const PREPARED: usize = 256;
 
 pub(crate) struct Sql {
     connection: libsql::Connection,
+    encoding: Encoding,
     prepared: HashMap<String, libsql::Statement>,
 }
 
@@ -51,13 +53,16 @@ impl Sql {
             ))
         })?;
         connection.busy_timeout(busy_timeout).map_err(|e| classify(&e))?;
-        let mut sql = Self { connection, prepared: HashMap::new() };
+        let mut sql = Self { connection, encoding: Encoding::Utf8, prepared: HashMap::new() };
         // The first read of the file: says whether it is a database at all.
         sql.integer("PRAGMA schema_version", &[]).map_err(|e| match e.kind() {
             Kind::Damaged => Error::usage(format!("source {shown}: not a database")),
             _ => e.during(format!("source {shown}")),
         })?;
         sql.run("PRAGMA foreign_keys = OFF")?;
+        if let Some(Value::Text(name)) = sql.value("PRAGMA encoding", &[])? {
+            sql.encoding = Encoding::named(&String::from_utf8_lossy(&name));
+        }
         Ok(sql)
     }
 
@@ -68,11 +73,12 @@ impl Sql {
         binds: &[Value],
         mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<B>>,
     ) -> Result<Option<B>> {
+        let encoding = self.encoding;
         let statement = self.prepare(sql)?;
         let result = (|| {
-            let mut rows = now(statement.query(bound(binds))).map_err(|e| classify(&e))?;
+            let mut rows = now(statement.query(bound(binds, encoding))).map_err(|e| classify(&e))?;
             while let Some(row) = now(rows.next()).map_err(|e| classify(&e))? {
-                if let ControlFlow::Break(b) = each(&Row(&row))? {
+                if let ControlFlow::Break(b) = each(&Row(&row, encoding))? {
                     return Ok(Some(b));
                 }
             }
@@ -109,6 +115,15 @@ impl Sql {
         now(self.connection.execute_batch(sql)).map(|_| ()).map_err(|e| classify(&e))
     }
 
+    /// Whether a statement can be prepared.
+    pub fn check(&mut self, sql: &str) -> Result<()> {
+        self.prepare(sql).map(|_| ())
+    }
+
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
+    }
+
     pub fn in_transaction(&self) -> bool {
         !self.connection.is_autocommit()
     }
@@ -126,12 +141,13 @@ impl Sql {
 }
 
 /// Text is bound as a blob and cast back by the statement ([`placeholder`]): exact for any bytes.
-fn bound(binds: &[Value]) -> Vec<libsql::Value> {
+fn bound(binds: &[Value], encoding: Encoding) -> Vec<libsql::Value> {
     let one = |v: &Value| match v {
         Value::Null => libsql::Value::Null,
         Value::Integer(i) => libsql::Value::Integer(*i),
         Value::Real(r) => libsql::Value::Real(*r),
-        Value::Text(b) | Value::Blob(b) => libsql::Value::Blob(b.clone()),
+        Value::Text(t) => libsql::Value::Blob(encoding.bytes(t)),
+        Value::Blob(b) | Value::Utf16le(b) | Value::Utf16be(b) => libsql::Value::Blob(b.clone()),
     };
     binds.iter().map(one).collect()
 }
@@ -141,13 +157,13 @@ fn bound(binds: &[Value]) -> Vec<libsql::Value> {
 /// The unary plus takes the affinity away from the cast, as a bound value has none.
 pub(crate) fn placeholder(n: usize, value: &Value) -> String {
     match value {
-        Value::Text(_) => format!("+CAST(?{n} AS TEXT)"),
+        Value::Text(_) | Value::Utf16le(_) | Value::Utf16be(_) => format!("+CAST(?{n} AS TEXT)"),
         _ => format!("?{n}"),
     }
 }
 
 /// One row of a result.
-pub(crate) struct Row<'a>(&'a libsql::Row);
+pub(crate) struct Row<'a>(&'a libsql::Row, Encoding);
 
 impl Row<'_> {
     /// A column that the statement made exact by [`exact`], or that cannot be text.
@@ -172,9 +188,13 @@ impl Row<'_> {
     /// Text selected through `CAST(… AS BLOB)`; `None` for NULL.
     pub fn text(&self, column: usize) -> Result<Option<String>> {
         match self.value(column)? {
-            Value::Blob(b) | Value::Text(b) => String::from_utf8(b)
-                .map(Some)
-                .map_err(|_| Error::new(Kind::Source, "a name in the schema is not UTF-8")),
+            Value::Blob(b) | Value::Text(b) => match self.1.text(b) {
+                Value::Text(t) => Ok(String::from_utf8(t).ok()),
+                _ => Ok(None),
+            }
+            .and_then(|t: Option<String>| {
+                t.map(Some).ok_or_else(|| Error::new(Kind::Source, "a name in the schema is not UTF-8"))
+            }),
             _ => Ok(None),
         }
     }
@@ -193,7 +213,7 @@ impl Row<'_> {
                     let Value::Blob(text) = std::mem::replace(value, Value::Null) else {
                         return Err(Error::new(Kind::Source, "text did not arrive as bytes"));
                     };
-                    *value = Value::Text(text);
+                    *value = self.1.text(text);
                 }
                 mask >>= 1;
             }

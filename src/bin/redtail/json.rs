@@ -26,6 +26,9 @@ pub fn exact(value: ValueRef<'_>) -> Json {
             Ok(text) => json!({ "type": "text", "value": text }),
             Err(_) => json!({ "type": "text", "base64": STANDARD.encode(t) }),
         },
+        ValueRef::Utf16le(t) | ValueRef::Utf16be(t) => {
+            json!({ "type": "text", "base64": STANDARD.encode(t) })
+        }
         ValueRef::Blob(b) => json!({ "type": "blob", "base64": STANDARD.encode(b) }),
     }
 }
