@@ -58,10 +58,9 @@ pub(crate) fn as_sqlite_converts(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Vec<
     let mut out = Vec::with_capacity(bytes.len());
     let mut units = units(bytes, unit).map(u32::from);
     while let Some(mut c) = units.next() {
-        if (0xD800..0xE000).contains(&c) {
-            if let Some(second) = units.next() {
-                c = (second & 0x03FF) + ((c & 0x003F) << 10) + (((c & 0x03C0) + 0x0040) << 10);
-            }
+        let surrogate = (0xD800..0xE000).contains(&c);
+        if let Some(second) = surrogate.then(|| units.next()).flatten() {
+            c = (second & 0x03FF) + ((c & 0x003F) << 10) + (((c & 0x03C0) + 0x0040) << 10);
         }
         write_utf8(&mut out, c);
     }

@@ -162,7 +162,7 @@ fn look(sql: &mut Sql, name: &str, without_rowid: bool) -> Result<std::result::R
     let mut unique = Vec::new();
     for index in indexes.iter().filter(|i| i.unique && Some(i.name.as_str()) != key_index) {
         let create =
-            "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'index' AND name = +CAST(?1 AS TEXT)";
+            "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'index' AND name = ?1";
         let text = sql.rows(create, &[text(&index.name)], |row| Ok(ControlFlow::Break(row.text(0)?)))?;
         unique.push(UniqueIndex { parts: index.parts.clone(), sql: text.flatten() });
     }
@@ -187,7 +187,7 @@ fn text(s: &str) -> Value {
 fn columns(sql: &mut Sql, table: &str) -> Result<Vec<SourceColumn>> {
     let mut out = Vec::new();
     let query = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), \"notnull\", CAST(dflt_value AS BLOB), pk, hidden \
-                 FROM pragma_table_xinfo(+CAST(?1 AS TEXT), 'main') WHERE hidden <> 1 ORDER BY cid";
+                 FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid";
     sql.rows(query, &[text(table)], |row| {
         out.push(SourceColumn {
             name: row.text(0)?.unwrap_or_default(),
@@ -205,7 +205,7 @@ fn columns(sql: &mut Sql, table: &str) -> Result<Vec<SourceColumn>> {
 fn indexes(sql: &mut Sql, table: &str) -> Result<Vec<Index>> {
     let mut out = Vec::new();
     let query = "SELECT CAST(name AS BLOB), \"unique\", CAST(origin AS BLOB) \
-                 FROM pragma_index_list(+CAST(?1 AS TEXT), 'main') ORDER BY seq";
+                 FROM pragma_index_list(?1, 'main') ORDER BY seq";
     sql.rows(query, &[text(table)], |row| {
         let primary = row.text(2)?.as_deref() == Some("pk");
         let name = row.text(0)?.unwrap_or_default();
@@ -214,7 +214,7 @@ fn indexes(sql: &mut Sql, table: &str) -> Result<Vec<Index>> {
     })?;
     for index in out.iter_mut().filter(|i| i.unique) {
         let query = "SELECT cid, CAST(name AS BLOB), CAST(coll AS BLOB) \
-                     FROM pragma_index_xinfo(+CAST(?1 AS TEXT), 'main') WHERE key = 1 ORDER BY seqno";
+                     FROM pragma_index_xinfo(?1, 'main') WHERE key = 1 ORDER BY seqno";
         let parts = &mut index.parts;
         sql.rows(query, &[text(&index.name)], |row| {
             let collation = row.text(2)?.unwrap_or_default();
@@ -228,7 +228,7 @@ fn indexes(sql: &mut Sql, table: &str) -> Result<Vec<Index>> {
 fn foreign_keys(sql: &mut Sql, table: &str) -> Result<Vec<(String, String)>> {
     let mut out = Vec::new();
     let query = "SELECT CAST(\"table\" AS BLOB), CAST(\"from\" AS BLOB) \
-                 FROM pragma_foreign_key_list(+CAST(?1 AS TEXT), 'main') ORDER BY id, seq";
+                 FROM pragma_foreign_key_list(?1, 'main') ORDER BY id, seq";
     sql.rows(query, &[text(table)], |row| {
         out.push((row.text(0)?.unwrap_or_default(), row.text(1)?.unwrap_or_default()));
         Ok(ControlFlow::<()>::Continue(()))
@@ -239,7 +239,7 @@ fn foreign_keys(sql: &mut Sql, table: &str) -> Result<Vec<(String, String)>> {
 /// The table's row in `sqlite_schema`: a copy-and-rename under the same name changes it.
 fn place(sql: &mut Sql, table: &str) -> Result<String> {
     let query = "SELECT rowid, rootpage, CAST(sql AS BLOB) FROM sqlite_schema \
-                 WHERE type = 'table' AND name = +CAST(?1 AS TEXT)";
+                 WHERE type = 'table' AND name = ?1";
     let place = sql.rows(query, &[text(table)], |row| {
         Ok(ControlFlow::Break(format!("{:?}{:?}{:?}", row.value(0)?, row.value(1)?, row.value(2)?)))
     })?;

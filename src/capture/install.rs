@@ -111,15 +111,15 @@ fn install_table(sql: &mut Sql, t: &SourceTable) -> Result<()> {
             "source: the capture's counter of ids is gone; run `redtail remove`, then `redtail init`",
         )
     })?;
-    let old = "SELECT id FROM _redtail_tables WHERE name = +CAST(?1 AS TEXT)";
+    let old = "SELECT id FROM _redtail_tables WHERE name = ?1";
     let id = match sql.integer(old, std::slice::from_ref(&name))? {
         Some(old) if fault::same_id() => old,
         _ => id,
     };
     sql.run("UPDATE _redtail_meta SET value = value + 1 WHERE name = 'next'")?;
-    sql.run_with("DELETE FROM _redtail_tables WHERE name = +CAST(?1 AS TEXT)", std::slice::from_ref(&name))?;
+    sql.run_with("DELETE FROM _redtail_tables WHERE name = ?1", std::slice::from_ref(&name))?;
     sql.run_with(
-        "INSERT INTO _redtail_tables(id, name) VALUES (?1, CAST(?2 AS TEXT))",
+        "INSERT INTO _redtail_tables(id, name) VALUES (?1, ?2)",
         &[Value::Integer(id), name],
     )?;
     for trigger in triggers(t, id) {

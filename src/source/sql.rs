@@ -140,16 +140,24 @@ impl Sql {
     }
 }
 
-/// Text is bound as a blob and cast back by the statement ([`placeholder`]): exact for any bytes.
+/// Text that libsql cannot carry is bound as a blob and cast back by the statement ([`placeholder`]).
 fn bound(binds: &[Value], encoding: Encoding) -> Vec<libsql::Value> {
     let one = |v: &Value| match v {
         Value::Null => libsql::Value::Null,
         Value::Integer(i) => libsql::Value::Integer(*i),
         Value::Real(r) => libsql::Value::Real(*r),
-        Value::Text(t) => libsql::Value::Blob(encoding.bytes(t)),
+        Value::Text(t) => match plain_text(t) {
+            Some(text) => libsql::Value::Text(text.to_owned()),
+            None => libsql::Value::Blob(encoding.bytes(t)),
+        },
         Value::Blob(b) | Value::Utf16le(b) | Value::Utf16be(b) => libsql::Value::Blob(b.clone()),
     };
     binds.iter().map(one).collect()
+}
+
+/// Text that libsql binds as it is: UTF-8 without NUL.
+fn plain_text(text: &[u8]) -> Option<&str> {
+    std::str::from_utf8(text).ok().filter(|t| !t.contains('\0'))
 }
 
 /// The place of the n-th bound value (from 1), so that text arrives as text.
@@ -157,6 +165,7 @@ fn bound(binds: &[Value], encoding: Encoding) -> Vec<libsql::Value> {
 /// The unary plus takes the affinity away from the cast, as a bound value has none.
 pub(crate) fn placeholder(n: usize, value: &Value) -> String {
     match value {
+        Value::Text(t) if plain_text(t).is_some() => format!("?{n}"),
         Value::Text(_) | Value::Utf16le(_) | Value::Utf16be(_) => format!("+CAST(?{n} AS TEXT)"),
         _ => format!("?{n}"),
     }
