@@ -30,6 +30,23 @@ pub(crate) enum Change {
     Deltas(TableNo, Deltas),
     /// All rows of a range of a table, read in the window's snapshot.
     Range(Range),
+    /// The window's last entries, to be remembered behind those that are.
+    Remember(Vec<Remembered>),
+    /// What was remembered is no longer the source's past, or does not reach up to what comes next.
+    ForgetPast,
+}
+
+/// How many of the last entries the replica remembers.
+pub(crate) const REMEMBER: u64 = 10_000;
+
+/// An entry of the past: with it a rewound source is found to have a common history with the replica.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Remembered {
+    pub seq: u64,
+    pub fingerprint: u64,
+    /// The table that it named, and the canonical key; no table where it named none that is replicated.
+    pub table: Option<TableNo>,
+    pub key: Vec<u8>,
 }
 
 /// All rows of the source whose keys lie after `after`, up to the last of `rows`, or to the table's end.
@@ -77,6 +94,8 @@ pub(crate) struct Start {
     pub tables: Vec<(TableNo, TableState)>,
     /// The next number for a table.
     pub next_no: TableNo,
+    /// The last entries, oldest first, without a gap.
+    pub past: Vec<Remembered>,
 }
 
 /// What a stream of windows is asked for.

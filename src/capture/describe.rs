@@ -161,8 +161,7 @@ fn look(sql: &mut Sql, name: &str, without_rowid: bool) -> Result<std::result::R
     };
     let mut unique = Vec::new();
     for index in indexes.iter().filter(|i| i.unique && Some(i.name.as_str()) != key_index) {
-        let create =
-            "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'index' AND name = ?1";
+        let create = "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'index' AND name = ?1";
         let text = sql.rows(create, &[text(&index.name)], |row| Ok(ControlFlow::Break(row.text(0)?)))?;
         unique.push(UniqueIndex { parts: index.parts.clone(), sql: text.flatten() });
     }

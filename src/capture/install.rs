@@ -118,10 +118,7 @@ fn install_table(sql: &mut Sql, t: &SourceTable) -> Result<()> {
     };
     sql.run("UPDATE _redtail_meta SET value = value + 1 WHERE name = 'next'")?;
     sql.run_with("DELETE FROM _redtail_tables WHERE name = ?1", std::slice::from_ref(&name))?;
-    sql.run_with(
-        "INSERT INTO _redtail_tables(id, name) VALUES (?1, ?2)",
-        &[Value::Integer(id), name],
-    )?;
+    sql.run_with("INSERT INTO _redtail_tables(id, name) VALUES (?1, ?2)", &[Value::Integer(id), name])?;
     for trigger in triggers(t, id) {
         sql.script(&trigger.sql)?;
     }

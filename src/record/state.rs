@@ -6,6 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::key::Collation;
 use crate::schema::{Column, Key, KeyPart, Table};
 use crate::value::Value;
+use crate::window::Remembered;
 use rkyv::rancor;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -87,6 +88,31 @@ enum StoredValue {
     Blob(Vec<u8>),
     Utf16le(Vec<u8>),
     Utf16be(Vec<u8>),
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct StoredPast(Vec<(u64, u64, u32, Vec<u8>)>);
+
+/// No table in a remembered entry.
+const NO_TABLE: u32 = u32::MAX;
+
+pub(crate) fn encode_past(entries: &[Remembered]) -> Result<Vec<u8>> {
+    let one = |r: &Remembered| (r.seq, r.fingerprint, r.table.unwrap_or(NO_TABLE), r.key.clone());
+    let stored = StoredPast(entries.iter().map(one).collect());
+    let body = rkyv::to_bytes::<rancor::Error>(&stored).map_err(|e| wrong("past", &e))?;
+    Ok(seal(&body))
+}
+
+pub(crate) fn decode_past(bytes: &[u8]) -> Result<Vec<Remembered>> {
+    let stored =
+        rkyv::from_bytes::<StoredPast, rancor::Error>(unseal(bytes)?).map_err(|e| wrong("past", &e))?;
+    let one = |(seq, fingerprint, table, key)| Remembered {
+        seq,
+        fingerprint,
+        table: Some(table).filter(|t| *t != NO_TABLE),
+        key,
+    };
+    Ok(stored.0.into_iter().map(one).collect())
 }
 
 const ROWID: u32 = u32::MAX;

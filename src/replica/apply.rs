@@ -3,14 +3,16 @@
 //! Must never commit before a window's end, and never commit rows without the cursor that they belong
 //! to. Windows that have arrived meanwhile join the transaction; it never waits for one to arrive.
 
-use super::{CURSOR, META, NEXT, PIECES, ROWS, Replica, SEEN, TABLES, count_name, failed, meta, prefix};
+use super::{
+    CURSOR, META, NEXT, PAST, PIECES, ROWS, Replica, SEEN, TABLES, count_name, failed, meta, prefix,
+};
 use crate::config::Durability;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::record::state::{TableState, encode_cursor, encode_table};
+use crate::record::state::{TableState, encode_cursor, encode_past, encode_table};
 use crate::record::{Delta, Deltas, has_long, pieces, seal};
 use crate::value::Value;
-use crate::window::{Change, End, Piece, TableNo};
+use crate::window::{Change, End, Piece, REMEMBER, Remembered, TableNo};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::time::Instant;
@@ -20,6 +22,8 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// Windows that may share one transaction: enough to catch up with what arrived during one fsync.
 const MERGE: usize = 4;
+/// Old windows are forgotten once in so many.
+const FORGET_EVERY: u64 = 256;
 
 /// One committed transaction, as the world is told of it.
 #[derive(Clone, Debug)]
@@ -63,6 +67,8 @@ pub(crate) struct Writer {
     pub differences: Differences,
     /// Rows that ranges brought, for any purpose.
     pub copied: u64,
+    /// Windows that were remembered since the start.
+    remembered: u64,
     /// When the oldest commit that is not on disk yet was made.
     unsynced: Option<Instant>,
 }
@@ -74,6 +80,7 @@ pub(super) struct Open<'t> {
     pub rows: redb::Table<'t, &'static [u8], &'static [u8]>,
     pub pieces: redb::Table<'t, &'static [u8], &'static [u8]>,
     pub seen: redb::Table<'t, &'static [u8], ()>,
+    pub past: redb::Table<'t, u64, &'static [u8]>,
 }
 
 /// What one transaction has touched besides rows.
@@ -105,6 +112,7 @@ impl Writer {
             sweeping,
             differences: Differences::default(),
             copied: 0,
+            remembered: 0,
             unsynced: None,
         })
     }
@@ -182,6 +190,7 @@ impl Writer {
                 rows: txn.open_table(ROWS).map_err(failed)?,
                 pieces: txn.open_table(PIECES).map_err(failed)?,
                 seen: txn.open_table(SEEN).map_err(failed)?,
+                past: txn.open_table(PAST).map_err(failed)?,
             };
             let Some(end) = self.windows(first, pieces, &mut open, &mut touched).await? else {
                 return Ok(None);
@@ -275,6 +284,18 @@ impl Writer {
                 touched.counts.insert(no);
             }
             Change::Range(range) => self.range(range, open, touched)?,
+            Change::Remember(entries) => self.remember(&entries, open)?,
+            Change::ForgetPast => open.past.retain(|_, _| false).map_err(failed)?,
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, entries: &[Remembered], open: &mut Open<'_>) -> Result<()> {
+        let Some(last) = entries.last() else { return Ok(()) };
+        open.past.insert(last.seq, encode_past(entries)?.as_slice()).map_err(failed)?;
+        self.remembered += 1;
+        if self.remembered.is_multiple_of(FORGET_EVERY) {
+            open.past.retain_in(..last.seq.saturating_sub(REMEMBER), |_, _| false).map_err(failed)?;
         }
         Ok(())
     }

@@ -16,9 +16,9 @@ pub use scan::{Row, Scan, Snapshot, TableInfo};
 use crate::config::Config;
 use crate::cursor::Cursor;
 use crate::error::{Error, Kind, Result};
-use crate::record::state::{TableState, decode_cursor, decode_table};
+use crate::record::state::{TableState, decode_cursor, decode_past, decode_table};
 use crate::record::unseal;
-use crate::window::{Start, TableNo};
+use crate::window::{Remembered, Start, TableNo};
 use redb::{
     Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition,
     WriteTransaction,
@@ -31,6 +31,8 @@ const TABLES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("redtail.ta
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.rows");
 /// While a table is reconciled by sweep: the names of its rows that the source has.
 const SEEN: TableDefinition<'_, &[u8], ()> = TableDefinition::new("redtail.seen");
+/// The last entries that were applied, by the last one of each window.
+const PAST: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("redtail.past");
 const PIECES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.pieces");
 
 const FORMAT: &str = "format";
@@ -126,6 +128,7 @@ impl Replica {
             cursor: cursor(&read)?,
             tables: tables(&read)?,
             next_no: number(&read, NEXT)?.unwrap_or(1),
+            past: past(&read)?,
         })
     }
 
@@ -168,6 +171,15 @@ fn tables(read: &ReadTransaction) -> Result<Vec<(TableNo, TableState)>> {
     for entry in table.iter().map_err(failed)? {
         let (no, state) = entry.map_err(failed)?;
         out.push((no.value(), decode_table(state.value())?));
+    }
+    Ok(out)
+}
+
+fn past(read: &ReadTransaction) -> Result<Vec<Remembered>> {
+    let table = read.open_table(PAST).map_err(failed)?;
+    let mut out = Vec::new();
+    for entry in table.iter().map_err(failed)? {
+        out.extend(decode_past(entry.map_err(failed)?.1.value())?);
     }
     Ok(out)
 }

@@ -3,7 +3,7 @@
 //! A new file is made under a temporary name, synced, linked to its own name and its folder synced: a
 //! crash meanwhile leaves no half-made replica, and two that make one at once do not share it.
 
-use super::{FORMAT, META, PIECES, ROWS, SEEN, TABLES, failed};
+use super::{FORMAT, META, PAST, PIECES, ROWS, SEEN, TABLES, failed};
 use crate::error::{Error, Kind, Result};
 use crate::record::{self, seal};
 use crate::source::sql::plain;
@@ -112,6 +112,7 @@ fn make(builder: &Builder, path: &Path) -> Result<Database> {
         txn.open_table(TABLES).map_err(failed)?;
         txn.open_table(ROWS).map_err(failed)?;
         txn.open_table(PIECES).map_err(failed)?;
+        txn.open_table(PAST).map_err(failed)?;
         txn.open_table(SEEN).map_err(failed)?;
         txn.commit().map_err(failed)?;
         Ok(db)

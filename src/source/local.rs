@@ -4,33 +4,29 @@
 //! pieces its channel holds and starts again from the replica's cursor after any error. It writes to
 //! the source only through `capture`.
 
-use super::Skipped;
 use super::read::{Limits, Reader};
-use super::sql::{Row, Sql, exact};
+use super::sql::{Row, Sql};
 pub(crate) use super::wake::Stop;
 use super::wake::{Wake, Woken};
-use crate::capture::audit::{Audit, Captured, audit};
+use crate::capture::audit::Audit;
 use crate::capture::{install, log_id, migrate_is_installed};
-use crate::config::{Config, OnDivergence};
+use crate::config::Config;
 use crate::cursor::Cursor;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
 use crate::value::Value;
-use crate::window::{Change, End, Goal, Piece, Purpose, Range, Start, TableNo};
+use crate::window::{Change, End, Goal, Piece, Purpose, Range, Remembered, Start, TableNo};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// Pieces between source and replica at once: one being read, one waiting, one being applied.
 const IN_FLIGHT: usize = 3;
-/// The whole schema is compared this often even if the schema version stands still: it can be set back.
-const AUDIT_EVERY: Duration = Duration::from_secs(30);
 /// Outside WAL mode a reader blocks the application's commit: a snapshot is this short.
 const ROLLBACK_SNAPSHOT: Duration = Duration::from_millis(20);
 /// Outside WAL mode a window has at most this many entries, for the same reason.
@@ -75,31 +71,37 @@ pub(crate) fn follow(
 }
 
 /// A table as the follower knows it.
-struct Tracked {
-    state: TableState,
-    reader: Option<Reader>,
+pub(super) struct Tracked {
+    pub(super) state: TableState,
+    pub(super) reader: Option<Reader>,
     /// Set while `verify` compares it: how far it has come.
-    compare: Option<Progress>,
+    pub(super) compare: Option<Progress>,
 }
 
-struct Follower<O> {
-    path: PathBuf,
-    sql: Sql,
-    wake: Wake,
-    config: Config,
-    stop: Arc<Stop>,
-    out: mpsc::Sender<Result<Piece>>,
-    observer: O,
-    cursor: Option<Cursor>,
-    tables: BTreeMap<TableNo, Tracked>,
-    next_no: TableNo,
-    goal: Goal,
+pub(super) struct Follower<O> {
+    pub(super) path: PathBuf,
+    pub(super) sql: Sql,
+    pub(super) wake: Wake,
+    pub(super) config: Config,
+    pub(super) stop: Arc<Stop>,
+    pub(super) out: mpsc::Sender<Result<Piece>>,
+    pub(super) observer: O,
+    pub(super) cursor: Option<Cursor>,
+    /// The last entries that the replica has applied, as it remembers them.
+    pub(super) past: Vec<Remembered>,
+    /// Windows have been handed on since the start.
+    pub(super) in_flight: bool,
+    pub(super) tables: BTreeMap<TableNo, Tracked>,
+    pub(super) next_no: TableNo,
+    /// The id that capture gives next: entries of this or a later one are of a table not audited yet.
+    pub(super) next_id: i64,
+    pub(super) goal: Goal,
     /// The head found at the start: what a stream that ends goes up to.
-    target: Option<u64>,
-    audited: Option<(i64, Instant)>,
-    verify_begun: bool,
+    pub(super) target: Option<u64>,
+    pub(super) audited: Option<(i64, Instant)>,
+    pub(super) verify_begun: bool,
     /// Capture has never been whole yet (only for a deliberate fault).
-    early: bool,
+    pub(super) early: bool,
 }
 
 impl<O: Observer> Follower<O> {
@@ -118,7 +120,10 @@ impl<O: Observer> Follower<O> {
         Ok(Self {
             tables: start.tables.into_iter().map(track).collect(),
             cursor: start.cursor,
+            past: start.past,
+            in_flight: false,
             next_no: start.next_no,
+            next_id: 0,
             target: None,
             audited: None,
             verify_begun: false,
@@ -190,6 +195,7 @@ impl<O: Observer> Follower<O> {
                 Ok(false)
             }
             Outcome::Read { piece, more } => {
+                self.in_flight = true;
                 self.send(piece)?;
                 Ok(more)
             }
@@ -218,7 +224,8 @@ impl<O: Observer> Follower<O> {
                 self.audited = None;
                 return Ok(Outcome::Again);
             }
-            cursor.fingerprint = self.fingerprint(through)?.unwrap_or_default();
+            self.remember((cursor.seq, through), &mut piece)?;
+            cursor.fingerprint = last_fingerprint(&piece).unwrap_or_default();
         }
         cursor.seq = through;
         if through == head || cursor.horizon < head {
@@ -247,33 +254,7 @@ impl<O: Observer> Follower<O> {
         Ok(Outcome::Read { piece, more: more && !done })
     }
 
-    fn is_audit_due(&self, schema_version: i64) -> bool {
-        self.audited.is_none_or(|(version, at)| {
-            !fault::ignore_schema_version() && (version != schema_version || at.elapsed() > AUDIT_EVERY)
-        })
-    }
-
-    /// Compares the whole schema with what is known. `false` if capture has to be repaired first.
-    fn audit(&mut self, schema_version: i64, read_at: Instant, piece: &mut Piece) -> Result<bool> {
-        let mut found = audit(&mut self.sql)?;
-        if !found.is_whole() {
-            if fault::reconcile_early() && self.early {
-                found.captured.extend(found.broken.iter().map(|(t, _)| Captured::too_early(t)));
-            } else if self.may_repair() {
-                return Ok(false);
-            } else {
-                refuse_broken(&found)?;
-            }
-        }
-        let before = self.audited.map(|(version, _)| version).or(self.cursor.map(|c| c.schema_version));
-        self.adopt(&mut found, before.is_some_and(|version| version != schema_version), piece);
-        self.observer.audited(&found);
-        self.audited = Some((schema_version, read_at));
-        self.wake.wal = journal_is_wal(&mut self.sql)?;
-        Ok(true)
-    }
-
-    fn may_repair(&self) -> bool {
+    pub(super) fn may_repair(&self) -> bool {
         !matches!(self.goal, Goal::Verify { .. })
     }
 
@@ -295,128 +276,6 @@ impl<O: Observer> Follower<O> {
         }
     }
 
-    /// Takes over the definitions of this snapshot: what is new or changed is defined and reconciled.
-    fn adopt(&mut self, found: &mut Audit, moved: bool, piece: &mut Piece) {
-        let readers = self.readers(found);
-        let names: HashSet<&str> = found.captured.iter().map(|c| c.source.table.name.as_str()).collect();
-        let gone: Vec<TableNo> = self
-            .tables
-            .iter()
-            .filter(|(_, t)| !names.contains(t.state.table.name.as_str()))
-            .map(|(no, _)| *no)
-            .collect();
-        for no in gone {
-            self.tables.remove(&no);
-            piece.changes.push(Change::Forget(no));
-        }
-        for reader in readers {
-            self.adopt_table(reader, moved, piece);
-        }
-    }
-
-    /// How each captured table is read; one that cannot be read here (a function or collation that this
-    /// process lacks) is skipped with the reason, never taken to be empty.
-    fn readers(&mut self, found: &mut Audit) -> Vec<Reader> {
-        let mut readers = Vec::new();
-        for captured in std::mem::take(&mut found.captured) {
-            let reader = Reader::new(captured.clone(), self.sql.encoding(), self.config.max_row);
-            match reader.check(&mut self.sql) {
-                Ok(()) => {
-                    found.captured.push(captured);
-                    readers.push(reader);
-                }
-                Err(e) => found.skipped.push(Skipped {
-                    name: captured.source.table.name,
-                    reason: format!("it cannot be read here: {e}"),
-                }),
-            }
-        }
-        readers
-    }
-
-    fn adopt_table(&mut self, mut reader: Reader, moved: bool, piece: &mut Piece) {
-        let captured = reader.captured.clone();
-        let known = self.tables.iter().find(|(_, t)| t.state.table.name == captured.source.table.name);
-        let known = known.map(|(no, t)| (*no, t.state.clone()));
-        let by_rowid = captured.source.table.key.parts.iter().any(|p| p.column.is_none());
-        let same = |s: &TableState| {
-            let renumbered = moved && (by_rowid || s.null_keys);
-            s.fingerprint == captured.fingerprint && s.table == captured.source.table && !renumbered
-        };
-        match known {
-            Some((no, state)) if same(&state) => {
-                reader.shape = state.shape;
-                let compare = self.tables.get(&no).and_then(|t| t.compare.clone());
-                self.tables.insert(no, Tracked { state, reader: Some(reader), compare });
-            }
-            known => {
-                let no = known.as_ref().map_or(self.next_no, |(no, _)| *no);
-                self.next_no = self.next_no.max(no + 1);
-                let state = define(&captured, known.map(|(_, state)| state));
-                reader.shape = state.shape;
-                piece.changes.push(Change::Define(no, Box::new(state.clone())));
-                self.tables.insert(no, Tracked { state, reader: Some(reader), compare: None });
-            }
-        }
-    }
-
-    fn head(&mut self) -> Result<u64> {
-        let head = self.sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?;
-        head.and_then(|h| u64::try_from(h).ok())
-            .ok_or_else(|| Error::new(Kind::Capture, "source: its changelog is empty"))
-    }
-
-    /// The cursor to read from: the replica's, if the source still has the history it belongs to.
-    fn locate(&mut self, head: u64, piece: &mut Piece) -> Result<Cursor> {
-        let log_id = log_id(&mut self.sql)?.unwrap_or_default();
-        let Some(cursor) = self.cursor else { return self.begin_at(log_id, head) };
-        let why = if cursor.log_id != log_id {
-            Some("its capture was installed anew".to_owned())
-        } else if cursor.horizon > head {
-            Some(format!("its changelog ends at {head}, before {}", cursor.horizon))
-        } else if self.fingerprint(cursor.seq)? != Some(cursor.fingerprint) {
-            Some(format!("entry {} is gone or another one", cursor.seq))
-        } else if cursor.horizon != cursor.seq
-            && self.fingerprint(cursor.horizon)? != Some(cursor.horizon_fingerprint)
-        {
-            Some(format!("entry {} is gone or another one", cursor.horizon))
-        } else {
-            return Ok(cursor);
-        };
-        let why = why.unwrap_or_default();
-        let shown = self.path.display();
-        if self.config.on_divergence == OnDivergence::Stop || !self.may_repair() {
-            let what = format!(
-                "source {shown} diverged from the replica: {why}; run with on_divergence = \"rebuild\" to read it anew"
-            );
-            return Err(Error::new(Kind::Divergence, what));
-        }
-        tracing::warn!("source {shown} diverged from the replica: {why}; every table is reconciled");
-        for (no, tracked) in &mut self.tables {
-            tracked.state.reconcile = Some(Progress::default());
-            piece.changes.push(Change::Define(*no, Box::new(tracked.state.clone())));
-        }
-        self.begin_at(log_id, head)
-    }
-
-    fn begin_at(&mut self, log_id: crate::cursor::LogId, head: u64) -> Result<Cursor> {
-        let fingerprint = self.fingerprint(head)?.unwrap_or_default();
-        let (seq, horizon) = (head, head);
-        Ok(Cursor { log_id, seq, fingerprint, horizon, horizon_fingerprint: fingerprint, schema_version: 0 })
-    }
-
-    /// What tells this entry from another one of the same number; `None` if there is none.
-    fn fingerprint(&mut self, seq: u64) -> Result<Option<u64>> {
-        let list = exact(&["tbl", "op", "at", "k0", "k1"].map(str::to_owned));
-        let query = format!("SELECT {list} FROM _redtail_changelog WHERE seq = ?1");
-        let bind = [Value::Integer(i64::try_from(seq).unwrap_or(i64::MAX))];
-        self.sql.rows(&query, &bind, |row| {
-            let mut values = Vec::new();
-            row.exact(0, 5, &mut values)?;
-            Ok(ControlFlow::Break(xxh3_64(format!("{values:?}").as_bytes())))
-        })
-    }
-
     /// Reads the rows that the entries of `(after, through]` name, table by table. `false` if there are
     /// entries of a table that the last audit did not see.
     fn read_entries(&mut self, (after, through): (u64, u64), piece: &mut Piece) -> Result<bool> {
@@ -427,8 +286,7 @@ impl<O: Observer> Follower<O> {
             ids.insert(row.integer(0)?);
             Ok(ControlFlow::<()>::Continue(()))
         })?;
-        let newest = self.tables.values().map(|t| t.state.source_id).max().unwrap_or(0);
-        if ids.iter().any(|id| *id > newest) && !fault::ignore_schema_version() {
+        if ids.iter().any(|id| *id >= self.next_id) && !fault::ignore_schema_version() {
             return Ok(false);
         }
         let limits = self.limits(Instant::now());
@@ -514,27 +372,12 @@ impl<O: Observer> Follower<O> {
     }
 }
 
-/// A table as it is from now on, to be reconciled from its start. Its rows keep their old shape till then.
-fn define(captured: &Captured, known: Option<TableState>) -> TableState {
-    let table = captured.source.table.clone();
-    let (mut shape, mut former, mut null_keys) = (0, Vec::new(), false);
-    if let Some(known) = known {
-        (shape, former, null_keys) = (known.shape, known.former, known.null_keys);
-        if known.table != table {
-            former.push((shape, known.table));
-            shape = shape.wrapping_add(1);
-        }
-    }
-    let (source_id, fingerprint) = (captured.id, captured.fingerprint);
-    TableState {
-        table,
-        shape,
-        former,
-        source_id,
-        fingerprint,
-        null_keys,
-        reconcile: Some(Progress::default()),
-    }
+/// The fingerprint of the newest entry that is to be remembered.
+fn last_fingerprint(piece: &Piece) -> Option<u64> {
+    let of = |change: &Change| {
+        if let Change::Remember(entries) = change { entries.last().map(|r| r.fingerprint) } else { None }
+    };
+    piece.changes.iter().rev().find_map(of)
 }
 
 enum Outcome {
@@ -548,28 +391,6 @@ enum Outcome {
         piece: Piece,
         more: bool,
     },
-}
-
-fn refuse_broken(found: &Audit) -> Result<()> {
-    let hint = "run `redtail init`, then `redtail sync`";
-    if !found.installed {
-        return Err(Error::new(Kind::Capture, format!("source: capture is not installed; {hint}")));
-    }
-    match found.broken.first() {
-        Some((t, why)) => Err(Error::new(Kind::Capture, format!("table {}: {why}; {hint}", t.table.name))),
-        None => Ok(()),
-    }
-}
-
-fn journal_is_wal(sql: &mut Sql) -> Result<bool> {
-    let query = "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode";
-    let mode = sql.rows(query, &[], |row| Ok(ControlFlow::Break(row.text(0)?)))?.flatten();
-    match mode.as_deref() {
-        Some("mvcc") => Err(Error::usage(
-            "source: journal mode MVCC is not supported; the order of its entries is not the order of its commits",
-        )),
-        mode => Ok(mode == Some("wal")),
-    }
 }
 
 /// Whether capture is there at all, its log id and its head, in one snapshot.

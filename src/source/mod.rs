@@ -1,7 +1,9 @@
 //! How a source is read. `local` is the file here; `read` says what a window and a range are in SQL;
 //! `wake` notices that there is something to read, and `retry` how long to wait after a failure.
 
+mod adopt;
 pub(crate) mod local;
+mod place;
 mod read;
 pub(crate) mod retry;
 pub(crate) mod sql;

@@ -8,11 +8,12 @@ use super::sql::{Row, Sql, exact, exact_width, placeholder, quote};
 use crate::capture::audit::Captured;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
+use crate::key;
 use crate::record::Deltas;
 use crate::record::state::Progress;
 use crate::utf16::Encoding;
 use crate::value::{Value, ValueRef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -250,6 +251,47 @@ impl Reader {
 
     fn describe(&self, e: Error) -> Error {
         if matches!(e.kind(), Kind::Source) { e.during(format!("table {}", self.name())) } else { e }
+    }
+
+    /// Reads the rows under these canonical keys: a put for each that is there, a delete for the others.
+    pub fn keys(&self, sql: &mut Sql, keys: &BTreeSet<Vec<u8>>) -> Result<Deltas> {
+        let mut out = Deltas::of(self.shape);
+        let mut found = Vec::new();
+        for key in keys {
+            let values = key::decode(key, &self.captured.source.table.key.collations()).unwrap_or_default();
+            let (condition, binds) = self.at(&values);
+            let query =
+                format!("SELECT {} FROM {} AS _t WHERE {condition}", self.row_list(), quote(self.name()));
+            let read = sql.rows(&query, &binds, |row| Ok(ControlFlow::Break(self.row(row, 0)?)));
+            let read = read.map_err(|e| self.describe(e))?.flatten();
+            if read.as_ref().is_none_or(|r| r.key != *key) {
+                out.delete(key);
+            }
+            found.extend(read);
+        }
+        for read in &found {
+            self.put(&mut out, read)?;
+        }
+        Ok(out)
+    }
+
+    /// The condition that finds the row with this key.
+    fn at(&self, values: &[Value]) -> (String, Vec<Value>) {
+        let (mut terms, mut binds) = (Vec::new(), Vec::new());
+        let rowid = (self.rowid(), "BINARY");
+        let joined = self.captured.source.table.key.nullable.then_some(rowid);
+        for ((part, collation), value) in self.parts().into_iter().chain(joined).zip(values) {
+            let is_rowid = terms.len() == self.captured.source.table.key.parts.len();
+            match value {
+                Value::Null if is_rowid => {}
+                Value::Null => terms.push(format!("{part} IS NULL")),
+                _ => {
+                    binds.push(value.clone());
+                    terms.push(format!("{part} = {} COLLATE {collation}", placeholder(binds.len(), value)));
+                }
+            }
+        }
+        (terms.join(" AND "), binds)
     }
 
     /// Reads the rows behind `from` in key order, until a limit is reached.

@@ -1,0 +1,160 @@
+//! Definitions: what is known of the tables against what this snapshot says.
+//!
+//! Runs in the window's own snapshot, so that a definition and the rows read by it belong together. It
+//! only decides; repairs are `capture/install`'s.
+
+use super::Skipped;
+use super::local::{Follower, Observer, Tracked};
+use super::read::Reader;
+use super::sql::Sql;
+use crate::capture::audit::{Audit, Captured, audit};
+use crate::error::{Error, Kind, Result};
+use crate::fault;
+use crate::record::state::{Progress, TableState};
+use crate::window::{Change, Piece, TableNo};
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// The whole schema is compared this often even if the schema version stands still: it can be set back.
+const AUDIT_EVERY: Duration = Duration::from_secs(30);
+
+impl<O: Observer> Follower<O> {
+    pub(super) fn is_audit_due(&self, schema_version: i64) -> bool {
+        self.audited.is_none_or(|(version, at)| {
+            !fault::ignore_schema_version() && (version != schema_version || at.elapsed() > AUDIT_EVERY)
+        })
+    }
+
+    /// Compares the whole schema with what is known. `false` if capture has to be repaired first.
+    pub(super) fn audit(&mut self, schema_version: i64, read_at: Instant, piece: &mut Piece) -> Result<bool> {
+        let mut found = audit(&mut self.sql)?;
+        if !found.is_whole() {
+            if fault::reconcile_early() && self.early {
+                found.captured.extend(found.broken.iter().map(|(t, _)| Captured::too_early(t)));
+            } else if self.may_repair() {
+                return Ok(false);
+            } else {
+                refuse_broken(&found)?;
+            }
+        }
+        let before = self.audited.map(|(version, _)| version).or(self.cursor.map(|c| c.schema_version));
+        self.adopt(&mut found, before.is_some_and(|version| version != schema_version), piece);
+        self.next_id =
+            self.sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?.unwrap_or(0);
+        self.observer.audited(&found);
+        self.audited = Some((schema_version, read_at));
+        self.wake.wal = journal_is_wal(&mut self.sql)?;
+        Ok(true)
+    }
+
+    /// Takes over the definitions of this snapshot: what is new or changed is defined and reconciled.
+    pub(super) fn adopt(&mut self, found: &mut Audit, moved: bool, piece: &mut Piece) {
+        let readers = self.readers(found);
+        let names: HashSet<&str> = found.captured.iter().map(|c| c.source.table.name.as_str()).collect();
+        let gone: Vec<TableNo> = self
+            .tables
+            .iter()
+            .filter(|(_, t)| !names.contains(t.state.table.name.as_str()))
+            .map(|(no, _)| *no)
+            .collect();
+        for no in gone {
+            self.tables.remove(&no);
+            piece.changes.push(Change::Forget(no));
+        }
+        for reader in readers {
+            self.adopt_table(reader, moved, piece);
+        }
+    }
+
+    /// How each captured table is read; one that cannot be read here (a function or collation that this
+    /// process lacks) is skipped with the reason, never taken to be empty.
+    pub(super) fn readers(&mut self, found: &mut Audit) -> Vec<Reader> {
+        let mut readers = Vec::new();
+        for captured in std::mem::take(&mut found.captured) {
+            let reader = Reader::new(captured.clone(), self.sql.encoding(), self.config.max_row);
+            match reader.check(&mut self.sql) {
+                Ok(()) => {
+                    found.captured.push(captured);
+                    readers.push(reader);
+                }
+                Err(e) => found.skipped.push(Skipped {
+                    name: captured.source.table.name,
+                    reason: format!("it cannot be read here: {e}"),
+                }),
+            }
+        }
+        readers
+    }
+
+    pub(super) fn adopt_table(&mut self, mut reader: Reader, moved: bool, piece: &mut Piece) {
+        let captured = reader.captured.clone();
+        let known = self.tables.iter().find(|(_, t)| t.state.table.name == captured.source.table.name);
+        let known = known.map(|(no, t)| (*no, t.state.clone()));
+        let by_rowid = captured.source.table.key.parts.iter().any(|p| p.column.is_none());
+        let same = |s: &TableState| {
+            let renumbered = moved && (by_rowid || s.null_keys);
+            s.fingerprint == captured.fingerprint && s.table == captured.source.table && !renumbered
+        };
+        match known {
+            Some((no, state)) if same(&state) => {
+                reader.shape = state.shape;
+                let compare = self.tables.get(&no).and_then(|t| t.compare.clone());
+                self.tables.insert(no, Tracked { state, reader: Some(reader), compare });
+            }
+            known => {
+                let no = known.as_ref().map_or(self.next_no, |(no, _)| *no);
+                self.next_no = self.next_no.max(no + 1);
+                let state = define(&captured, known.map(|(_, state)| state));
+                reader.shape = state.shape;
+                piece.changes.push(Change::Define(no, Box::new(state.clone())));
+                self.tables.insert(no, Tracked { state, reader: Some(reader), compare: None });
+            }
+        }
+    }
+}
+
+/// A table as it is from now on, to be reconciled from its start. Its rows keep their old shape till then.
+fn define(captured: &Captured, known: Option<TableState>) -> TableState {
+    let table = captured.source.table.clone();
+    let (mut shape, mut former, mut null_keys) = (0, Vec::new(), false);
+    if let Some(known) = known {
+        (shape, former, null_keys) = (known.shape, known.former, known.null_keys);
+        if known.table != table {
+            former.push((shape, known.table));
+            shape = shape.wrapping_add(1);
+        }
+    }
+    let (source_id, fingerprint) = (captured.id, captured.fingerprint);
+    TableState {
+        table,
+        shape,
+        former,
+        source_id,
+        fingerprint,
+        null_keys,
+        reconcile: Some(Progress::default()),
+    }
+}
+
+fn refuse_broken(found: &Audit) -> Result<()> {
+    let hint = "run `redtail init`, then `redtail sync`";
+    if !found.installed {
+        return Err(Error::new(Kind::Capture, format!("source: capture is not installed; {hint}")));
+    }
+    match found.broken.first() {
+        Some((t, why)) => Err(Error::new(Kind::Capture, format!("table {}: {why}; {hint}", t.table.name))),
+        None => Ok(()),
+    }
+}
+
+fn journal_is_wal(sql: &mut Sql) -> Result<bool> {
+    let query = "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode";
+    let mode = sql.rows(query, &[], |row| Ok(ControlFlow::Break(row.text(0)?)))?.flatten();
+    match mode.as_deref() {
+        Some("mvcc") => Err(Error::usage(
+            "source: journal mode MVCC is not supported; the order of its entries is not the order of its commits",
+        )),
+        mode => Ok(mode == Some("wal")),
+    }
+}

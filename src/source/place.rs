@@ -1,0 +1,172 @@
+//! Where the replica stands in the source's history, and whether it still is that history.
+//!
+//! A source can be restored from a backup, replaced, or rewound by a power loss. That is found before
+//! anything is applied: by the log id, by the head, and by the fingerprints of the entries at the cursor
+//! and at the horizon. Where an older entry still matches, the keys entered since then are read again;
+//! otherwise every table is reconciled.
+
+use super::local::{Follower, Observer};
+use super::sql::exact;
+use crate::capture::log_id;
+use crate::config::OnDivergence;
+use crate::cursor::{Cursor, LogId};
+use crate::error::{Error, Kind, Result};
+use crate::record::state::Progress;
+use crate::value::Value;
+use crate::window::{Change, Piece, REMEMBER, Remembered, TableNo};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use xxhash_rust::xxh3::xxh3_64;
+
+impl<O: Observer> Follower<O> {
+    pub(super) fn head(&mut self) -> Result<u64> {
+        let head = self.sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?;
+        head.and_then(|h| u64::try_from(h).ok())
+            .ok_or_else(|| Error::new(Kind::Capture, "source: its changelog is empty"))
+    }
+
+    /// The cursor to read from: the replica's, if the source still has the history it belongs to.
+    pub(super) fn locate(&mut self, head: u64, piece: &mut Piece) -> Result<Cursor> {
+        let log_id = log_id(&mut self.sql)?.unwrap_or_default();
+        let Some(cursor) = self.cursor else { return self.begin_here(log_id, head, piece) };
+        let why = if cursor.log_id != log_id {
+            Some("its capture was installed anew".to_owned())
+        } else if cursor.horizon > head {
+            Some(format!("its changelog ends at {head}, before {}", cursor.horizon))
+        } else if self.fingerprint(cursor.seq)? != Some(cursor.fingerprint) {
+            Some(format!("entry {} is gone or another one", cursor.seq))
+        } else if cursor.horizon != cursor.seq
+            && self.fingerprint(cursor.horizon)? != Some(cursor.horizon_fingerprint)
+        {
+            Some(format!("entry {} is gone or another one", cursor.horizon))
+        } else {
+            return Ok(cursor);
+        };
+        let why = why.unwrap_or_default();
+        let shown = self.path.display().to_string();
+        if self.in_flight {
+            // What was handed on since the start is not in `past`: look again from the replica's cursor.
+            return Err(Error::new(Kind::Unavailable, format!("source {shown} diverged: {why}")));
+        }
+        if let Some(common) = self.common_past(cursor, log_id, head)? {
+            tracing::warn!(
+                "source {shown} went back: {why}; what changed since entry {} is read again",
+                common.seq
+            );
+            self.read_again(common.seq, piece)?;
+            return Ok(common);
+        }
+        if self.config.on_divergence == OnDivergence::Stop || !self.may_repair() {
+            let what = format!(
+                "source {shown} diverged from the replica: {why}; run with on_divergence = \"rebuild\" to read it anew"
+            );
+            return Err(Error::new(Kind::Divergence, what));
+        }
+        tracing::warn!("source {shown} diverged from the replica: {why}; every table is reconciled");
+        for (no, tracked) in &mut self.tables {
+            tracked.state.reconcile = Some(Progress::default());
+            piece.changes.push(Change::Define(*no, Box::new(tracked.state.clone())));
+        }
+        self.begin_here(log_id, head, piece)
+    }
+
+    /// The newest remembered entry that the source still has, as a cursor.
+    ///
+    /// A row may have been read at the horizon; only where that is the cursor do the remembered keys name
+    /// every row that is newer than the common entry.
+    fn common_past(&mut self, cursor: Cursor, log_id: LogId, head: u64) -> Result<Option<Cursor>> {
+        if cursor.log_id != log_id || cursor.horizon != cursor.seq {
+            return Ok(None);
+        }
+        let past: Vec<(u64, u64)> = self.past.iter().rev().map(|r| (r.seq, r.fingerprint)).collect();
+        for (seq, fingerprint) in past.into_iter().filter(|(seq, _)| *seq <= head) {
+            if self.fingerprint(seq)? == Some(fingerprint) {
+                let (horizon, horizon_fingerprint) = (seq, fingerprint);
+                return Ok(Some(Cursor { seq, fingerprint, horizon, horizon_fingerprint, ..cursor }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads every key again that was entered behind the common entry: in the source's new history it
+    /// may have another row, or none, and no entry that says so.
+    fn read_again(&mut self, common: u64, piece: &mut Piece) -> Result<()> {
+        let mut keys: BTreeMap<TableNo, BTreeSet<Vec<u8>>> = BTreeMap::new();
+        for r in self.past.iter().filter(|r| r.seq > common) {
+            if let Some(table) = r.table {
+                keys.entry(table).or_default().insert(r.key.clone());
+            }
+        }
+        for (no, keys) in keys {
+            let Some(reader) = self.tables.get(&no).and_then(|t| t.reader.as_ref()) else { continue };
+            let deltas = reader.keys(&mut self.sql, &keys)?;
+            piece.changes.push(Change::Deltas(no, deltas));
+        }
+        piece.changes.push(Change::ForgetPast);
+        self.remember((common - 1, common), piece)
+    }
+
+    /// A cursor at the head: everything before it is left to reconcile.
+    fn begin_here(&mut self, log_id: LogId, head: u64, piece: &mut Piece) -> Result<Cursor> {
+        piece.changes.push(Change::ForgetPast);
+        self.remember((head - 1, head), piece)?;
+        let fingerprint = self.fingerprint(head)?.unwrap_or_default();
+        let (seq, horizon) = (head, head);
+        Ok(Cursor { log_id, seq, fingerprint, horizon, horizon_fingerprint: fingerprint, schema_version: 0 })
+    }
+
+    /// Hands on the last entries of `(after, through]`, for the replica to remember.
+    pub(super) fn remember(&mut self, (after, through): (u64, u64), piece: &mut Piece) -> Result<()> {
+        let from = after.max(through.saturating_sub(REMEMBER));
+        let width = self.tables.values().map(|t| t.state.table.key.width()).max().unwrap_or(0).max(2);
+        let columns: Vec<String> = (0..width).map(|i| format!("k{i}")).collect();
+        let columns: Vec<String> =
+            ["tbl", "op", "at"].map(str::to_owned).into_iter().chain(columns).collect();
+        let query = format!(
+            "SELECT seq, {} FROM _redtail_changelog WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
+            exact(&columns)
+        );
+        let binds = [from, through].map(|n| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX)));
+        let mut entries = Vec::new();
+        let tables = &self.tables;
+        self.sql.rows(&query, &binds, |row| {
+            let mut values = Vec::with_capacity(columns.len());
+            row.exact(1, columns.len(), &mut values)?;
+            let id = if let Some(Value::Integer(id)) = values.first() { *id } else { 0 };
+            let mut tracked = tables.iter().filter_map(|(no, t)| Some((*no, t.reader.as_ref()?)));
+            let named = tracked.find(|(_, reader)| reader.captured.id == id);
+            let mut key = Vec::new();
+            if let Some((_, reader)) = named {
+                reader.captured.source.table.key.encode(&mut key, values.iter().skip(3).map(Value::as_ref));
+            }
+            let fingerprint = fingerprint_of(&values);
+            let seq = u64::try_from(row.integer(0)?).unwrap_or(0);
+            entries.push(Remembered { seq, fingerprint, table: named.map(|(no, _)| no), key });
+            Ok(ControlFlow::<()>::Continue(()))
+        })?;
+        if from > after {
+            piece.changes.push(Change::ForgetPast);
+        }
+        if !entries.is_empty() {
+            piece.changes.push(Change::Remember(entries));
+        }
+        Ok(())
+    }
+
+    /// What tells this entry from another one of the same number; `None` if there is none.
+    pub(super) fn fingerprint(&mut self, seq: u64) -> Result<Option<u64>> {
+        let list = exact(&["tbl", "op", "at", "k0", "k1"].map(str::to_owned));
+        let query = format!("SELECT {list} FROM _redtail_changelog WHERE seq = ?1");
+        let bind = [Value::Integer(i64::try_from(seq).unwrap_or(i64::MAX))];
+        self.sql.rows(&query, &bind, |row| {
+            let mut values = Vec::new();
+            row.exact(0, 5, &mut values)?;
+            Ok(ControlFlow::Break(fingerprint_of(&values)))
+        })
+    }
+}
+
+/// Of table, op, time and the first two key columns: those that every changelog has.
+fn fingerprint_of(values: &[Value]) -> u64 {
+    xxh3_64(format!("{:?}", values.get(..5)).as_bytes())
+}
