@@ -25,7 +25,7 @@ pub(crate) struct Audit {
     pub stale: Vec<i64>,
     /// Triggers of ours that belong to no captured table.
     pub loose: Vec<String>,
-    /// The bookkeeping itself is there.
+    /// The bookkeeping itself is there, with at least one entry (the changelog is never emptied by us).
     pub installed: bool,
 }
 
@@ -66,9 +66,10 @@ struct Standing {
 pub(crate) fn audit(sql: &mut Sql) -> Result<Audit> {
     let mut described = describe(sql)?;
     skip_searchless(&mut described);
-    let installed = migrate::is_installed(sql)?;
+    let mut installed = migrate::is_installed(sql)?;
     if installed {
         migrate::refuse_newer(sql)?;
+        installed = sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?.is_some();
     }
     let ids = if installed { ids(sql)? } else { HashMap::new() };
     let standing = standing(sql)?;

@@ -3,12 +3,13 @@
 //! Must be called inside a read transaction, so that what it says belongs to one snapshot. It only
 //! reads; what follows from it is `triggers` (what we install) and `audit` (whether that is there).
 
+use super::sqltext;
 use crate::error::Result;
 use crate::key::Collation;
 use crate::schema::{Column, Key, KeyPart, Table, is_numeric};
 use crate::source::sql::Sql;
 use crate::value::Value;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 /// A table that can be captured, as the source defines it.
@@ -22,6 +23,10 @@ pub(crate) struct SourceTable {
     pub alias: bool,
     /// The unique indexes other than the key's own.
     pub unique: Vec<UniqueIndex>,
+    /// The expressions of the generated columns, as the CREATE TABLE has them.
+    pub generated: HashMap<String, String>,
+    /// The CREATE TABLE names its first key column more than once: a generated column may be made of it.
+    pub key_mentioned: bool,
     /// Referenced by a numeric foreign key while a key column here is not numeric (capture.md: falsified AFTER images).
     pub coerced: bool,
     /// Everything of the definition that matters for the rows, as text to be hashed.
@@ -166,7 +171,7 @@ fn look(sql: &mut Sql, name: &str, without_rowid: bool) -> Result<std::result::R
         unique.push(UniqueIndex { parts: index.parts.clone(), sql: text.flatten() });
     }
     let foreign_keys = foreign_keys(sql, name)?;
-    let place = place(sql, name)?;
+    let (place, create) = place(sql, name)?;
     let definition = format!("{columns:?}{key:?}{unique:?}{foreign_keys:?}{place}");
     let table = Table {
         name: name.to_owned(),
@@ -176,7 +181,13 @@ fn look(sql: &mut Sql, name: &str, without_rowid: bool) -> Result<std::result::R
             .collect(),
         key,
     };
-    Ok(Ok(SourceTable { table, columns, rowid, alias, unique, coerced: false, definition, foreign_keys }))
+    let first = table.key_names().first().copied().unwrap_or_default().to_owned();
+    let named = sqltext::words(&create).iter().filter(|w| w.eq_ignore_ascii_case(&first)).count();
+    let key_mentioned = named > 1;
+    let hidden = |name: &String| columns.iter().any(|c| c.name == *name && c.hidden != 0);
+    let generated = sqltext::generated(&create).into_iter().filter(|(name, _)| hidden(name)).collect();
+    let coerced = false;
+    Ok(Ok(SourceTable { table, columns, rowid, alias, unique, generated, key_mentioned, coerced, definition, foreign_keys }))
 }
 
 fn text(s: &str) -> Value {
@@ -236,11 +247,12 @@ fn foreign_keys(sql: &mut Sql, table: &str) -> Result<Vec<(String, String)>> {
 }
 
 /// The table's row in `sqlite_schema`: a copy-and-rename under the same name changes it.
-fn place(sql: &mut Sql, table: &str) -> Result<String> {
+fn place(sql: &mut Sql, table: &str) -> Result<(String, String)> {
     let query = "SELECT rowid, rootpage, CAST(sql AS BLOB) FROM sqlite_schema \
                  WHERE type = 'table' AND name = ?1";
     let place = sql.rows(query, &[text(table)], |row| {
-        Ok(ControlFlow::Break(format!("{:?}{:?}{:?}", row.value(0)?, row.value(1)?, row.value(2)?)))
+        let create = row.text(2)?.unwrap_or_default();
+        Ok(ControlFlow::Break((format!("{:?}{:?}{create}", row.value(0)?, row.value(1)?), create)))
     })?;
     Ok(place.unwrap_or_default())
 }

@@ -5,7 +5,7 @@
 //! rows that stand where the new row wants to stand; whether they went, the read decides. Each search
 //! must be able to use its index: it runs inside the application's statement.
 
-use super::describe::{SourceTable, UniqueIndex};
+use super::describe::{SourceColumn, SourceTable, UniqueIndex};
 use super::sqltext;
 use super::triggers::{Op, enter, key_expressions};
 use crate::fault;
@@ -63,8 +63,8 @@ fn the_row_itself(t: &SourceTable) -> String {
 
 /// The rows that stand in one unique index where NEW wants to stand; `None` if none ever can.
 fn condition(t: &SourceTable, index: &UniqueIndex, event: Event) -> Option<String> {
-    if index.parts.iter().any(|p| p.cid == -1) {
-        return None; // It holds the rowid: two rows never collide in it.
+    if holds_rowid(t, index) {
+        return None;
     }
     let (texts, predicate) = index.sql.as_deref().map(sqltext::index_terms).unwrap_or_default();
     let mut terms = Vec::new();
@@ -100,40 +100,69 @@ fn condition(t: &SourceTable, index: &UniqueIndex, event: Event) -> Option<Strin
     Some(out)
 }
 
-/// In BEFORE INSERT an automatic rowid reads as −1, and a generated column may be made of it.
+/// Whether the rowid is part of the index: then no two rows ever collide in it.
+fn holds_rowid(t: &SourceTable, index: &UniqueIndex) -> bool {
+    let key = t.table.key_names().first().copied().filter(|_| t.alias);
+    index.parts.iter().any(|p| p.cid == -1 || (p.cid >= 0 && key.is_some() && p.name.as_deref() == key))
+}
+
+/// In BEFORE INSERT an automatic rowid reads as −1, and a generated column may be made of it (of the
+/// INTEGER PRIMARY KEY; it may not name the rowid otherwise: <https://sqlite.org/gencol.html>).
 fn unknown_before_insert<'a>(t: &SourceTable, names: impl IntoIterator<Item = &'a str>) -> bool {
-    let key = t.alias.then(|| t.table.key_names().first().map(|n| (*n).to_owned())).flatten();
+    let Some(key) = t.table.key_names().first().copied().filter(|_| t.alias) else { return false };
     names.into_iter().any(|n| {
-        key.as_deref().is_some_and(|k| k.eq_ignore_ascii_case(n))
-            || t.column(n).is_some_and(|c| c.hidden != 0)
+        key.eq_ignore_ascii_case(n) || (t.key_mentioned && t.column(n).is_some_and(|c| c.hidden != 0))
     })
 }
 
 /// NEW's value as the uniqueness check will see it: under REPLACE the default of a NOT NULL column takes
-/// the place of NULL only after the BEFORE triggers.
+/// the place of NULL only after the BEFORE triggers, and a generated column is computed from it then.
 fn new_value(t: &SourceTable, name: &str) -> String {
     let new = format!("NEW.{}", quote(name));
-    match t.column(name) {
-        Some(c) if c.not_null && c.hidden == 0 => match c.default.as_deref() {
-            Some(default) if !default.eq_ignore_ascii_case("null") => format!("coalesce({new},({default}))"),
-            _ => new,
-        },
+    let Some(column) = t.column(name) else { return new };
+    if let Some(default) = replaced_by(column) {
+        return format!("coalesce({new},({default}))");
+    }
+    match t.generated.get(&column.name) {
+        Some(expression) if made_of_defaults(t, expression, t.columns.len()) => subquery(t, expression),
         _ => new,
     }
+}
+
+/// The default that REPLACE puts in place of NULL.
+fn replaced_by(column: &SourceColumn) -> Option<&str> {
+    let default = column.default.as_deref().filter(|_| column.not_null && column.hidden == 0)?;
+    (!default.eq_ignore_ascii_case("null")).then_some(default)
+}
+
+/// Whether a generated column's expression needs such a default, directly or through another one.
+fn made_of_defaults(t: &SourceTable, expression: &str, depth: usize) -> bool {
+    depth > 0
+        && mentioned(t, expression).iter().any(|name| {
+            let through = t.generated.get(name).is_some_and(|x| made_of_defaults(t, x, depth - 1));
+            through || t.column(name).is_some_and(|c| replaced_by(c).is_some())
+        })
+}
+
+/// An expression over NEW's values under the columns' names.
+fn subquery(t: &SourceTable, expression: &str) -> String {
+    let columns = mentioned(t, expression);
+    let named: Vec<String> = columns.iter().map(|n| format!("{} AS {}", new_value(t, n), quote(n))).collect();
+    let list = if named.is_empty() { "1".to_owned() } else { named.join(",") };
+    format!("(SELECT {expression} FROM (SELECT {list}) AS _n)")
 }
 
 /// The index's own expression over NEW: a subquery that has NEW's values under the columns' names.
 fn over_new(t: &SourceTable, expression: &str, event: Event) -> Option<String> {
     let columns = mentioned(t, expression);
-    let rowid = sqltext::words(expression)
-        .iter()
-        .any(|w| ["rowid", "oid", "_rowid_"].contains(&w.to_ascii_lowercase().as_str()));
+    let is_rowid = |w: &String| {
+        ["rowid", "oid", "_rowid_"].contains(&w.to_ascii_lowercase().as_str()) && t.column(w).is_none()
+    };
+    let rowid = sqltext::words(expression).iter().any(is_rowid);
     if event == Event::Insert && (unknown_before_insert(t, columns.iter().map(String::as_str)) || rowid) {
         return None;
     }
-    let named: Vec<String> = columns.iter().map(|n| format!("{} AS {}", new_value(t, n), quote(n))).collect();
-    let list = if named.is_empty() { "1".to_owned() } else { named.join(",") };
-    Some(format!("(SELECT {expression} FROM (SELECT {list}) AS _n)"))
+    Some(subquery(t, expression))
 }
 
 /// The table's columns that an expression names.
@@ -152,6 +181,6 @@ pub(crate) fn searchless(t: &SourceTable) -> bool {
             Some(name) if p.cid >= 0 => !unknown_before_insert(t, [name]),
             _ => texts.get(n).is_some_and(|x| over_new(t, x, Event::Insert).is_some()),
         };
-        index.parts.iter().all(|p| p.cid != -1) && !index.parts.iter().enumerate().any(usable)
+        !holds_rowid(t, index) && !index.parts.iter().enumerate().any(usable)
     })
 }

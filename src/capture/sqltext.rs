@@ -39,6 +39,34 @@ pub(crate) fn index_terms(create: &str) -> (Vec<String>, Option<String>) {
     (terms.into_iter().map(without_order).collect(), predicate)
 }
 
+/// The generated columns of a CREATE TABLE statement, with their expressions.
+pub(crate) fn generated(create: &str) -> Vec<(String, String)> {
+    let tokens = tokens(create);
+    let open = tokens.iter().position(|t| *t == "(").unwrap_or(tokens.len());
+    let mut out = Vec::new();
+    let (mut depth, mut column, mut as_seen) = (0, None::<&str>, false);
+    let mut expression: Option<String> = None;
+    for token in tokens.into_iter().skip(open) {
+        depth -= usize::from(token == ")" && depth > 0);
+        match (&mut expression, depth) {
+            (Some(text), 2..) => text.push_str(token),
+            (Some(text), _) => {
+                out.extend(column.map(|name| (unquoted(name), text.trim().to_owned())));
+                expression = None;
+            }
+            (None, 1) if token == "," => (column, as_seen) = (None, false),
+            (None, 1) if token == "(" && as_seen => expression = Some(String::new()),
+            (None, 1) if token != " " => {
+                column = column.or(Some(token));
+                as_seen = token.eq_ignore_ascii_case("as");
+            }
+            _ => {}
+        }
+        depth += usize::from(token == "(");
+    }
+    out
+}
+
 /// A term without what only says how it is sorted.
 fn without_order(mut term: Vec<&str>) -> String {
     let trim = |term: &mut Vec<&str>| {
@@ -149,6 +177,14 @@ mod tests {
         let (terms, predicate) =
             index_terms("CREATE UNIQUE INDEX IF NOT EXISTS \"on\" on \"t\"((a+b)*(c), d asc)");
         assert_eq!((terms, predicate), (vec!["(a+b)*(c)".to_owned(), "d".to_owned()], None));
+    }
+
+    #[test]
+    fn generated_columns_come_with_their_expressions() {
+        let sql = "CREATE TABLE t(a, \"b(\" INT GENERATED ALWAYS AS (lower(a) || ')') STORED UNIQUE, c AS (a+1), CHECK (a AS (2)))";
+        let found = generated(sql);
+        let expected = [("b(", "lower(a) || ')'"), ("c", "a+1")].map(|(n, x)| (n.to_owned(), x.to_owned()));
+        assert_eq!(found.get(..2), Some(expected.as_slice()));
     }
 
     #[test]

@@ -165,11 +165,11 @@ impl Reader {
             sql.rows(&query, &binds, |row| self.named_row(row, true, &mut nulls, &mut groups, &mut sink));
         self.named = query;
         read.map_err(|e| self.describe(e))?;
-        if let (true, Some(query)) = (nulls, self.named_by_rowid.take()) {
+        if nulls {
+            let query = self.named_by_rowid.take().unwrap_or_default();
             groups.finish(&mut sink)?;
             groups.last = None;
-            let read = sql
-                .rows(&query, &binds, |row| self.named_row(row, false, &mut nulls, &mut groups, &mut sink));
+            let read = sql.rows(&query, &binds, |row| self.named_row(row, false, &mut nulls, &mut groups, &mut sink));
             self.named_by_rowid = Some(query);
             read.map_err(|e| self.describe(e))?;
         }
