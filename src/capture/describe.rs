@@ -187,7 +187,18 @@ fn look(sql: &mut Sql, name: &str, without_rowid: bool) -> Result<std::result::R
     let hidden = |name: &String| columns.iter().any(|c| c.name == *name && c.hidden != 0);
     let generated = sqltext::generated(&create).into_iter().filter(|(name, _)| hidden(name)).collect();
     let coerced = false;
-    Ok(Ok(SourceTable { table, columns, rowid, alias, unique, generated, key_mentioned, coerced, definition, foreign_keys }))
+    Ok(Ok(SourceTable {
+        table,
+        columns,
+        rowid,
+        alias,
+        unique,
+        generated,
+        key_mentioned,
+        coerced,
+        definition,
+        foreign_keys,
+    }))
 }
 
 fn text(s: &str) -> Value {

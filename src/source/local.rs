@@ -5,7 +5,7 @@
 //! the source only through `capture`.
 
 use super::read::{Limits, Reader};
-use super::sql::{Row, Sql};
+use super::sql::Sql;
 pub(crate) use super::wake::Stop;
 use super::wake::{Wake, Woken};
 use crate::capture::audit::Audit;
@@ -16,10 +16,8 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
-use crate::value::Value;
 use crate::window::{Change, End, Goal, Piece, Purpose, Range, Remembered, Start, TableNo};
 use std::collections::{BTreeMap, HashSet};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -213,19 +211,21 @@ impl<O: Observer> Follower<O> {
         if self.is_audit_due(schema_version) && !self.audit(schema_version, read_at, &mut piece)? {
             return Ok(Outcome::Repair);
         }
-        let head = self.head()?;
+        let look = self.look()?;
+        let head = look.head;
         let target = *self.target.get_or_insert(head);
-        let mut cursor = self.locate(head, &mut piece)?;
+        let mut cursor = self.locate(look, &mut piece)?;
         cursor.schema_version = schema_version;
         let through = head.min(cursor.seq + self.window_entries());
         if cursor.seq < through {
-            if !self.read_entries((cursor.seq, through), &mut piece)? {
+            let recent = self.remember((cursor.seq, through), &mut piece)?;
+            if recent.ids.iter().any(|id| *id >= self.next_id) && !fault::ignore_schema_version() {
                 // Somebody repaired capture, and the schema version does not show it.
                 self.audited = None;
                 return Ok(Outcome::Again);
             }
-            self.remember((cursor.seq, through), &mut piece)?;
-            cursor.fingerprint = last_fingerprint(&piece).unwrap_or_default();
+            self.read_entries(&recent.ids, (cursor.seq, through), &mut piece)?;
+            cursor.fingerprint = recent.fingerprint;
         }
         cursor.seq = through;
         if through == head || cursor.horizon < head {
@@ -276,19 +276,13 @@ impl<O: Observer> Follower<O> {
         }
     }
 
-    /// Reads the rows that the entries of `(after, through]` name, table by table. `false` if there are
-    /// entries of a table that the last audit did not see.
-    fn read_entries(&mut self, (after, through): (u64, u64), piece: &mut Piece) -> Result<bool> {
-        let mut ids = HashSet::new();
-        let binds = [after, through].map(|n| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX)));
-        let query = "SELECT DISTINCT tbl FROM _redtail_changelog WHERE seq > ?1 AND seq <= ?2";
-        self.sql.rows(query, &binds, |row: &Row<'_>| {
-            ids.insert(row.integer(0)?);
-            Ok(ControlFlow::<()>::Continue(()))
-        })?;
-        if ids.iter().any(|id| *id >= self.next_id) && !fault::ignore_schema_version() {
-            return Ok(false);
-        }
+    /// Reads the rows that the entries of `(after, through]` name, in the tables with these ids.
+    fn read_entries(
+        &mut self,
+        ids: &HashSet<i64>,
+        (after, through): (u64, u64),
+        piece: &mut Piece,
+    ) -> Result<()> {
         let limits = self.limits(Instant::now());
         let (out, stop) = (&self.out, &self.stop);
         for (no, tracked) in &mut self.tables {
@@ -310,7 +304,7 @@ impl<O: Observer> Follower<O> {
             };
             reader.window(&mut self.sql, (after, through), limits, &mut flush)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Reads the next range of the first table that is not whole yet, or that is to be compared.
@@ -370,14 +364,6 @@ impl<O: Observer> Follower<O> {
         }
         Ok(())
     }
-}
-
-/// The fingerprint of the newest entry that is to be remembered.
-fn last_fingerprint(piece: &Piece) -> Option<u64> {
-    let of = |change: &Change| {
-        if let Change::Remember(entries) = change { entries.last().map(|r| r.fingerprint) } else { None }
-    };
-    piece.changes.iter().rev().find_map(of)
 }
 
 enum Outcome {

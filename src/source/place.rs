@@ -7,33 +7,69 @@
 
 use super::local::{Follower, Observer};
 use super::sql::exact;
-use crate::capture::log_id;
 use crate::config::OnDivergence;
 use crate::cursor::{Cursor, LogId};
 use crate::error::{Error, Kind, Result};
 use crate::record::state::Progress;
 use crate::value::Value;
 use crate::window::{Change, Piece, REMEMBER, Remembered, TableNo};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// What every window looks at first.
+#[derive(Clone, Copy)]
+pub(super) struct Look {
+    pub head: u64,
+    pub log_id: LogId,
+    /// The fingerprint of the entry at the cursor; `None` if there is none.
+    pub at_cursor: Option<u64>,
+}
+
+/// What a range of entries is about.
+pub(super) struct Recent {
+    /// The ids of the tables that they name.
+    pub ids: HashSet<i64>,
+    /// The fingerprint of the last one.
+    pub fingerprint: u64,
+}
+
 impl<O: Observer> Follower<O> {
-    pub(super) fn head(&mut self) -> Result<u64> {
-        let head = self.sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?;
-        head.and_then(|h| u64::try_from(h).ok())
-            .ok_or_else(|| Error::new(Kind::Capture, "source: its changelog is empty"))
+    /// The head, the log id, and the entry at the cursor: one statement, because every window asks.
+    pub(super) fn look(&mut self) -> Result<Look> {
+        let entry = ["tbl", "op", "at", "k0", "k1"].map(|c| format!("_c.{c}"));
+        let query = format!(
+            "SELECT (SELECT max(seq) FROM _redtail_changelog), (SELECT value FROM _redtail_meta WHERE name = 'log'), \
+             _c.seq, {} FROM (SELECT 1) LEFT JOIN _redtail_changelog AS _c ON _c.seq = ?1",
+            exact(&entry)
+        );
+        let seq = self.cursor.map_or(0, |c| c.seq);
+        let found = self.sql.rows(&query, &[integer(seq)], |row| {
+            let head = if let Value::Integer(head) = row.value(0)? { u64::try_from(head).ok() } else { None };
+            let log_id =
+                if let Value::Blob(id) = row.value(1)? { id.try_into().ok().map(LogId) } else { None };
+            let mut values = Vec::new();
+            row.exact(3, 5, &mut values)?;
+            let there = matches!(row.value(2)?, Value::Integer(_));
+            Ok(ControlFlow::Break((head, log_id, there.then(|| fingerprint_of(&values)))))
+        })?;
+        match found {
+            Some((Some(head), log_id, at_cursor)) => {
+                Ok(Look { head, log_id: log_id.unwrap_or_default(), at_cursor })
+            }
+            _ => Err(Error::new(Kind::Capture, "source: its changelog is empty")),
+        }
     }
 
     /// The cursor to read from: the replica's, if the source still has the history it belongs to.
-    pub(super) fn locate(&mut self, head: u64, piece: &mut Piece) -> Result<Cursor> {
-        let log_id = log_id(&mut self.sql)?.unwrap_or_default();
+    pub(super) fn locate(&mut self, look: Look, piece: &mut Piece) -> Result<Cursor> {
+        let Look { head, log_id, at_cursor } = look;
         let Some(cursor) = self.cursor else { return self.begin_here(log_id, head, piece) };
         let why = if cursor.log_id != log_id {
             Some("its capture was installed anew".to_owned())
         } else if cursor.horizon > head {
             Some(format!("its changelog ends at {head}, before {}", cursor.horizon))
-        } else if self.fingerprint(cursor.seq)? != Some(cursor.fingerprint) {
+        } else if at_cursor != Some(cursor.fingerprint) {
             Some(format!("entry {} is gone or another one", cursor.seq))
         } else if cursor.horizon != cursor.seq
             && self.fingerprint(cursor.horizon)? != Some(cursor.horizon_fingerprint)
@@ -103,67 +139,75 @@ impl<O: Observer> Follower<O> {
             piece.changes.push(Change::Deltas(no, deltas));
         }
         piece.changes.push(Change::ForgetPast);
-        self.remember((common - 1, common), piece)
+        self.remember((common - 1, common), piece).map(|_| ())
     }
 
     /// A cursor at the head: everything before it is left to reconcile.
     fn begin_here(&mut self, log_id: LogId, head: u64, piece: &mut Piece) -> Result<Cursor> {
         piece.changes.push(Change::ForgetPast);
-        self.remember((head - 1, head), piece)?;
-        let fingerprint = self.fingerprint(head)?.unwrap_or_default();
+        let fingerprint = self.remember((head - 1, head), piece)?.fingerprint;
         let (seq, horizon) = (head, head);
         Ok(Cursor { log_id, seq, fingerprint, horizon, horizon_fingerprint: fingerprint, schema_version: 0 })
     }
 
     /// Hands on the last entries of `(after, through]`, for the replica to remember.
-    pub(super) fn remember(&mut self, (after, through): (u64, u64), piece: &mut Piece) -> Result<()> {
+    pub(super) fn remember(&mut self, (after, through): (u64, u64), piece: &mut Piece) -> Result<Recent> {
         let from = after.max(through.saturating_sub(REMEMBER));
         let width = self.tables.values().map(|t| t.state.table.key.width()).max().unwrap_or(0).max(2);
-        let columns: Vec<String> = (0..width).map(|i| format!("k{i}")).collect();
-        let columns: Vec<String> =
-            ["tbl", "op", "at"].map(str::to_owned).into_iter().chain(columns).collect();
+        let mut columns = ["tbl", "op", "at"].map(str::to_owned).to_vec();
+        columns.extend((0..width).map(|i| format!("k{i}")));
         let query = format!(
             "SELECT seq, {} FROM _redtail_changelog WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
             exact(&columns)
         );
-        let binds = [from, through].map(|n| Value::Integer(i64::try_from(n).unwrap_or(i64::MAX)));
+        let by_id: HashMap<i64, TableNo> =
+            self.tables.iter().map(|(no, t)| (t.state.source_id, *no)).collect();
+        let mut recent = Recent { ids: HashSet::new(), fingerprint: 0 };
         let mut entries = Vec::new();
         let tables = &self.tables;
-        self.sql.rows(&query, &binds, |row| {
+        self.sql.rows(&query, &[integer(from), integer(through)], |row| {
             let mut values = Vec::with_capacity(columns.len());
             row.exact(1, columns.len(), &mut values)?;
             let id = if let Some(Value::Integer(id)) = values.first() { *id } else { 0 };
-            let mut tracked = tables.iter().filter_map(|(no, t)| Some((*no, t.reader.as_ref()?)));
-            let named = tracked.find(|(_, reader)| reader.captured.id == id);
+            let table = by_id.get(&id).copied();
             let mut key = Vec::new();
-            if let Some((_, reader)) = named {
-                reader.captured.source.table.key.encode(&mut key, values.iter().skip(3).map(Value::as_ref));
+            if let Some(tracked) = table.and_then(|no| tables.get(&no)) {
+                tracked.state.table.key.encode(&mut key, values.iter().skip(3).map(Value::as_ref));
             }
-            let fingerprint = fingerprint_of(&values);
+            recent.ids.insert(id);
+            recent.fingerprint = fingerprint_of(&values);
             let seq = u64::try_from(row.integer(0)?).unwrap_or(0);
-            entries.push(Remembered { seq, fingerprint, table: named.map(|(no, _)| no), key });
+            entries.push(Remembered { seq, fingerprint: recent.fingerprint, table, key });
             Ok(ControlFlow::<()>::Continue(()))
         })?;
         if from > after {
             piece.changes.push(Change::ForgetPast);
+            let query = "SELECT DISTINCT tbl FROM _redtail_changelog WHERE seq > ?1 AND seq <= ?2";
+            self.sql.rows(query, &[integer(after), integer(from)], |row| {
+                recent.ids.extend(if let Value::Integer(id) = row.value(0)? { Some(id) } else { None });
+                Ok(ControlFlow::<()>::Continue(()))
+            })?;
         }
         if !entries.is_empty() {
             piece.changes.push(Change::Remember(entries));
         }
-        Ok(())
+        Ok(recent)
     }
 
     /// What tells this entry from another one of the same number; `None` if there is none.
     pub(super) fn fingerprint(&mut self, seq: u64) -> Result<Option<u64>> {
         let list = exact(&["tbl", "op", "at", "k0", "k1"].map(str::to_owned));
         let query = format!("SELECT {list} FROM _redtail_changelog WHERE seq = ?1");
-        let bind = [Value::Integer(i64::try_from(seq).unwrap_or(i64::MAX))];
-        self.sql.rows(&query, &bind, |row| {
+        self.sql.rows(&query, &[integer(seq)], |row| {
             let mut values = Vec::new();
             row.exact(0, 5, &mut values)?;
             Ok(ControlFlow::Break(fingerprint_of(&values)))
         })
     }
+}
+
+fn integer(n: u64) -> Value {
+    Value::Integer(i64::try_from(n).unwrap_or(i64::MAX))
 }
 
 /// Of table, op, time and the first two key columns: those that every changelog has.

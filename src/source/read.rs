@@ -169,7 +169,8 @@ impl Reader {
             let query = self.named_by_rowid.take().unwrap_or_default();
             groups.finish(&mut sink)?;
             groups.last = None;
-            let read = sql.rows(&query, &binds, |row| self.named_row(row, false, &mut nulls, &mut groups, &mut sink));
+            let read = sql
+                .rows(&query, &binds, |row| self.named_row(row, false, &mut nulls, &mut groups, &mut sink));
             self.named_by_rowid = Some(query);
             read.map_err(|e| self.describe(e))?;
         }
