@@ -211,7 +211,10 @@ impl<O: Observer> Follower<O> {
         if self.is_audit_due(schema_version) && !self.audit(schema_version, read_at, &mut piece)? {
             return Ok(Outcome::Repair);
         }
-        let look = self.look()?;
+        let Some(look) = self.look()? else {
+            let emptied = Error::new(Kind::Capture, "source: its changelog is empty; run `redtail init`");
+            return if self.may_repair() { Ok(Outcome::Repair) } else { Err(emptied) };
+        };
         let head = look.head;
         let target = *self.target.get_or_insert(head);
         let mut cursor = self.locate(look, &mut piece)?;

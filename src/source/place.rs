@@ -36,7 +36,8 @@ pub(super) struct Recent {
 
 impl<O: Observer> Follower<O> {
     /// The head, the log id, and the entry at the cursor: one statement, because every window asks.
-    pub(super) fn look(&mut self) -> Result<Look> {
+    /// `None` if somebody emptied the changelog.
+    pub(super) fn look(&mut self) -> Result<Option<Look>> {
         let entry = ["tbl", "op", "at", "k0", "k1"].map(|c| format!("_c.{c}"));
         let query = format!(
             "SELECT (SELECT max(seq) FROM _redtail_changelog), (SELECT value FROM _redtail_meta WHERE name = 'log'), \
@@ -53,12 +54,9 @@ impl<O: Observer> Follower<O> {
             let there = matches!(row.value(2)?, Value::Integer(_));
             Ok(ControlFlow::Break((head, log_id, there.then(|| fingerprint_of(&values)))))
         })?;
-        match found {
-            Some((Some(head), log_id, at_cursor)) => {
-                Ok(Look { head, log_id: log_id.unwrap_or_default(), at_cursor })
-            }
-            _ => Err(Error::new(Kind::Capture, "source: its changelog is empty")),
-        }
+        Ok(found.and_then(|(head, log_id, at_cursor)| {
+            Some(Look { head: head?, log_id: log_id.unwrap_or_default(), at_cursor })
+        }))
     }
 
     /// The cursor to read from: the replica's, if the source still has the history it belongs to.
