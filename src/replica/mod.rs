@@ -176,7 +176,11 @@ fn tables(read: &ReadTransaction) -> Result<Vec<(TableNo, TableState)>> {
 }
 
 fn past(read: &ReadTransaction) -> Result<Vec<Remembered>> {
-    let table = read.open_table(PAST).map_err(failed)?;
+    let table = match read.open_table(PAST) {
+        Ok(table) => table,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(e) => return Err(failed(e)),
+    };
     let mut out = Vec::new();
     for entry in table.iter().map_err(failed)? {
         out.extend(decode_past(entry.map_err(failed)?.1.value())?);

@@ -36,10 +36,15 @@ fn folder_of(path: &Path) -> Result<()> {
     }
 }
 
+/// Serves the control socket; without it (its path may be too long) the replica is followed all the same.
+fn serve(replicator: &Arc<Replicator>) -> Option<control::Served> {
+    control::serve(replicator).map_err(|e| tracing::warn!("{e}; reading commands must wait until this one ends")).ok()
+}
+
 pub async fn run(settings: &Settings) -> Exit {
     let stop = stopped()?;
     let replicator = open(settings).await?;
-    let _served = control::serve(&replicator)?;
+    let _served = serve(&replicator);
     let shown = progress::show(&replicator, "run");
     let ended = replicator.run(stop).await;
     shown.end().await;
@@ -49,7 +54,7 @@ pub async fn run(settings: &Settings) -> Exit {
 pub async fn sync(settings: &Settings) -> Exit {
     let stop = stopped()?;
     let replicator = open(settings).await?;
-    let _served = control::serve(&replicator)?;
+    let _served = serve(&replicator);
     let shown = progress::show(&replicator, "sync");
     let reached = tokio::select! {
         reached = replicator.sync_once() => reached,
