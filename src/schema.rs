@@ -94,3 +94,11 @@ pub fn is_numeric(declared: &str) -> bool {
     }
     !d.is_empty() && d != "ANY" && !["CHAR", "CLOB", "TEXT", "BLOB"].iter().any(|t| d.contains(t))
 }
+
+/// SQLite's rule for a declared type: does a column of it turn integers into reals?
+#[must_use]
+pub(crate) fn is_real(declared: &str) -> bool {
+    let d = declared.to_ascii_uppercase();
+    let other = ["INT", "CHAR", "CLOB", "TEXT", "BLOB"].iter().any(|t| d.contains(t));
+    !other && ["REAL", "FLOA", "DOUB"].iter().any(|t| d.contains(t))
+}

@@ -109,6 +109,7 @@ pub(crate) fn describe(sql: &mut Sql) -> Result<Described> {
         .filter(|(_, kind, _)| kind == "virtual")
         .filter_map(|(name, _, _)| name.as_ref().map(|n| n.to_ascii_lowercase()))
         .collect();
+    let vectors = vector_indexes(sql)?;
     let mut out = Described::default();
     for (name, kind, without_rowid) in listed {
         let Some(name) = name else {
@@ -119,7 +120,9 @@ pub(crate) fn describe(sql: &mut Sql) -> Result<Described> {
         if low.starts_with("sqlite_") || low.starts_with("_redtail_") || kind == "view" {
             continue;
         }
-        match unfit(&low, &kind, &virtuals).map_or_else(|| look(sql, &name, without_rowid), |r| Ok(Err(r)))? {
+        match unfit(&low, &kind, &virtuals, &vectors)
+            .map_or_else(|| look(sql, &name, without_rowid), |r| Ok(Err(r)))?
+        {
             Ok(table) => out.tables.push(table),
             Err(reason) => out.skip(&name, &reason),
         }
@@ -134,15 +137,27 @@ impl Described {
     }
 }
 
+/// The vector indexes, in lower case; libSQL keeps each in an ordinary table with `_shadow` behind its name.
+fn vector_indexes(sql: &mut Sql) -> Result<HashSet<String>> {
+    let mut out = HashSet::new();
+    let query = "SELECT CAST(name AS BLOB) FROM sqlite_schema WHERE type = 'index' AND sql LIKE '%libsql_vector_idx%'";
+    sql.rows(query, &[], |row| {
+        out.extend(row.text(0)?.map(|name| name.to_ascii_lowercase()));
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    Ok(out)
+}
+
 /// Why a table cannot be captured whatever its columns are.
-fn unfit(low: &str, kind: &str, virtuals: &HashSet<String>) -> Option<String> {
+fn unfit(low: &str, kind: &str, virtuals: &HashSet<String>, vectors: &HashSet<String>) -> Option<String> {
     let shadow = low.rsplit_once('_').is_some_and(|(v, end)| virtuals.contains(v) && SHADOWS.contains(&end));
     match kind {
         "virtual" => Some("a virtual table; its content belongs to its module".into()),
         "shadow" => Some("a shadow table of a virtual table".into()),
         _ if shadow => Some("a shadow table of a virtual table".into()),
-        _ if low.starts_with("libsql_") || low.ends_with("_shadow_idx") || low.ends_with("_idx_shadow") => {
-            Some("a table of libSQL's own".into())
+        _ if low.starts_with("libsql_") => Some("a table of libSQL's own".into()),
+        _ if low.strip_suffix("_shadow").is_some_and(|index| vectors.contains(index)) => {
+            Some("the shadow table of a vector index".into())
         }
         _ => None,
     }

@@ -11,6 +11,7 @@ use crate::fault;
 use crate::key;
 use crate::record::Deltas;
 use crate::record::state::Progress;
+use crate::schema::is_real;
 use crate::utf16::Encoding;
 use crate::value::{Value, ValueRef};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,8 @@ pub(crate) struct Reader {
     /// The rowid is selected in front of the columns: it is the key, or may join it.
     with_rowid: bool,
     columns: usize,
+    /// The positions, among what is selected, of columns of REAL affinity.
+    reals: Vec<usize>,
     /// Rows whose keys the entries name, sorted by key.
     named: String,
     /// The same for entries with NULL in the key, by rowid.
@@ -59,6 +62,14 @@ impl Reader {
             shape: 0,
             with_rowid,
             columns: captured.source.columns.len() + usize::from(with_rowid),
+            reals: captured
+                .source
+                .columns
+                .iter()
+                .enumerate()
+                .filter(|(_, c)| is_real(&c.declared))
+                .map(|(i, _)| i + usize::from(with_rowid))
+                .collect(),
             named: String::new(),
             named_by_rowid: None,
             by_sweep: encoding != Encoding::Utf8
@@ -211,6 +222,12 @@ impl Reader {
     fn row(&self, row: &Row<'_>, column: usize) -> Result<Option<Read>> {
         let mut values = Vec::with_capacity(self.columns);
         row.exact(column, self.columns, &mut values)?;
+        // SQLite keeps a whole real as an integer, and a virtual column that passes a sorter stays one.
+        for i in &self.reals {
+            if let Some(value @ Value::Integer(_)) = values.get_mut(*i) {
+                *value = whole_real(value);
+            }
+        }
         let key = &self.captured.source.table.key;
         let shift = usize::from(self.with_rowid);
         let part = |p: &crate::schema::KeyPart| values.get(p.column.map_or(0, |i| i + shift)).cloned();
@@ -470,6 +487,14 @@ impl Groups {
         }
         self.found = true;
         Ok(())
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn whole_real(value: &Value) -> Value {
+    match value {
+        Value::Integer(i) => Value::Real(*i as f64),
+        other => other.clone(),
     }
 }
 

@@ -38,7 +38,9 @@ fn folder_of(path: &Path) -> Result<()> {
 
 /// Serves the control socket; without it (its path may be too long) the replica is followed all the same.
 fn serve(replicator: &Arc<Replicator>) -> Option<control::Served> {
-    control::serve(replicator).map_err(|e| tracing::warn!("{e}; reading commands must wait until this one ends")).ok()
+    control::serve(replicator)
+        .map_err(|e| tracing::warn!("{e}; reading commands must wait until this one ends"))
+        .ok()
 }
 
 pub async fn run(settings: &Settings) -> Exit {
