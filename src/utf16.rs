@@ -28,6 +28,16 @@ impl Encoding {
             Self::Utf16be => decode(&bytes, u16::from_be_bytes).map_or(Value::Utf16be(bytes), Value::Text),
         }
     }
+
+    /// The database's own bytes of a text.
+    pub fn bytes(self, text: &[u8]) -> Vec<u8> {
+        let units = || String::from_utf8_lossy(text).encode_utf16().collect::<Vec<u16>>();
+        match self {
+            Self::Utf8 => text.to_vec(),
+            Self::Utf16le => units().into_iter().flat_map(u16::to_le_bytes).collect(),
+            Self::Utf16be => units().into_iter().flat_map(u16::to_be_bytes).collect(),
+        }
+    }
 }
 
 fn units(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> impl Iterator<Item = u16> {
@@ -72,10 +82,6 @@ fn write_utf8(out: &mut Vec<u8>, c: u32) {
 mod tests {
     use super::*;
 
-    fn bytes(text: &[u8], of: fn(u16) -> [u8; 2]) -> Vec<u8> {
-        String::from_utf8_lossy(text).encode_utf16().flat_map(of).collect()
-    }
-
     #[test]
     fn text_converts_only_where_it_comes_back() {
         for (e, text) in [(Encoding::Utf16le, "a\u{0}ü😀"), (Encoding::Utf16be, ""), (Encoding::Utf8, "x")]
@@ -89,7 +95,7 @@ mod tests {
     #[test]
     fn valid_text_converts_as_sqlite_does() {
         let text = "aé€😀".as_bytes();
-        assert_eq!(as_sqlite_converts(&bytes(text, u16::to_le_bytes), u16::from_le_bytes), text);
+        assert_eq!(as_sqlite_converts(&Encoding::Utf16le.bytes(text), u16::from_le_bytes), text);
         assert_eq!(as_sqlite_converts(&[0, 0xD8], u16::from_le_bytes), [0xED, 0xA0, 0x80]);
     }
 }

@@ -118,13 +118,26 @@ fn unknown_before_insert<'a>(t: &SourceTable, names: impl IntoIterator<Item = &'
 /// NEW's value as the uniqueness check will see it: under REPLACE the default of a NOT NULL column takes
 /// the place of NULL only after the BEFORE triggers, and a generated column is computed from it then.
 fn new_value(t: &SourceTable, name: &str) -> String {
+    new_value_within(t, name, &mut Vec::new())
+}
+
+/// `within` are the generated columns whose expressions this one is part of: a keyword that is also a
+/// column's name looks like a mention of it, and would have no end.
+fn new_value_within(t: &SourceTable, name: &str, within: &mut Vec<String>) -> String {
     let new = format!("NEW.{}", quote(name));
     let Some(column) = t.column(name) else { return new };
     if let Some(default) = replaced_by(column) {
         return format!("coalesce({new},({default}))");
     }
     match t.generated.get(&column.name) {
-        Some(expression) if made_of_defaults(t, expression, t.columns.len()) => subquery(t, expression),
+        Some(expression)
+            if !within.contains(&column.name) && made_of_defaults(t, expression, &mut Vec::new()) =>
+        {
+            within.push(column.name.clone());
+            let value = subquery(t, expression, within);
+            within.pop();
+            value
+        }
         _ => new,
     }
 }
@@ -136,18 +149,22 @@ fn replaced_by(column: &SourceColumn) -> Option<&str> {
 }
 
 /// Whether a generated column's expression needs such a default, directly or through another one.
-fn made_of_defaults(t: &SourceTable, expression: &str, depth: usize) -> bool {
-    depth > 0
-        && mentioned(t, expression).iter().any(|name| {
-            let through = t.generated.get(name).is_some_and(|x| made_of_defaults(t, x, depth - 1));
-            through || t.column(name).is_some_and(|c| replaced_by(c).is_some())
-        })
+fn made_of_defaults(t: &SourceTable, expression: &str, seen: &mut Vec<String>) -> bool {
+    mentioned(t, expression).into_iter().any(|name| {
+        if seen.contains(&name) {
+            return false;
+        }
+        seen.push(name.clone());
+        let through = t.generated.get(&name).is_some_and(|x| made_of_defaults(t, x, seen));
+        through || t.column(&name).is_some_and(|c| replaced_by(c).is_some())
+    })
 }
 
 /// An expression over NEW's values under the columns' names.
-fn subquery(t: &SourceTable, expression: &str) -> String {
+fn subquery(t: &SourceTable, expression: &str, within: &mut Vec<String>) -> String {
     let columns = mentioned(t, expression);
-    let named: Vec<String> = columns.iter().map(|n| format!("{} AS {}", new_value(t, n), quote(n))).collect();
+    let named: Vec<String> =
+        columns.iter().map(|n| format!("{} AS {}", new_value_within(t, n, within), quote(n))).collect();
     let list = if named.is_empty() { "1".to_owned() } else { named.join(",") };
     format!("(SELECT {expression} FROM (SELECT {list}) AS _n)")
 }
@@ -162,7 +179,7 @@ fn over_new(t: &SourceTable, expression: &str, event: Event) -> Option<String> {
     if event == Event::Insert && (unknown_before_insert(t, columns.iter().map(String::as_str)) || rowid) {
         return None;
     }
-    Some(subquery(t, expression))
+    Some(subquery(t, expression, &mut Vec::new()))
 }
 
 /// The table's columns that an expression names.

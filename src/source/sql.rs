@@ -76,7 +76,7 @@ impl Sql {
         let encoding = self.encoding;
         let statement = self.prepare(sql)?;
         let result = (|| {
-            let mut rows = now(statement.query(bound(binds))).map_err(|e| classify(&e))?;
+            let mut rows = now(statement.query(bound(binds, encoding))).map_err(|e| classify(&e))?;
             while let Some(row) = now(rows.next()).map_err(|e| classify(&e))? {
                 if let ControlFlow::Break(b) = each(&Row(&row, encoding))? {
                     return Ok(Some(b));
@@ -141,14 +141,14 @@ impl Sql {
 }
 
 /// Text that libsql cannot carry is bound as a blob and cast back by the statement ([`placeholder`]).
-fn bound(binds: &[Value]) -> Vec<libsql::Value> {
+fn bound(binds: &[Value], encoding: Encoding) -> Vec<libsql::Value> {
     let one = |v: &Value| match v {
         Value::Null => libsql::Value::Null,
         Value::Integer(i) => libsql::Value::Integer(*i),
         Value::Real(r) => libsql::Value::Real(*r),
         Value::Text(t) => match plain_text(t) {
             Some(text) => libsql::Value::Text(text.to_owned()),
-            None => libsql::Value::Blob(t.clone()),
+            None => libsql::Value::Blob(encoding.bytes(t)),
         },
         Value::Blob(b) | Value::Utf16le(b) | Value::Utf16be(b) => libsql::Value::Blob(b.clone()),
     };
@@ -166,9 +166,8 @@ fn plain_text(text: &[u8]) -> Option<&str> {
 pub(crate) fn placeholder(n: usize, value: &Value) -> String {
     match value {
         Value::Text(t) if plain_text(t).is_some() => format!("?{n}"),
-        Value::Text(_) => format!("+CAST(?{n} AS TEXT)"),
-        // A bound blob counts as UTF-8 in a cast; what a function returns has the database's encoding.
-        Value::Utf16le(_) | Value::Utf16be(_) => format!("+CAST(substr(?{n}, 1) AS TEXT)"),
+        // A cast takes a bound blob for UTF-8; what a function returns it takes as the database's own bytes.
+        Value::Text(_) | Value::Utf16le(_) | Value::Utf16be(_) => format!("+CAST(substr(?{n}, 1) AS TEXT)"),
         _ => format!("?{n}"),
     }
 }
