@@ -25,7 +25,8 @@ const CLOCK_TICK: Duration = Duration::from_millis(50);
 /// Waits for changes of one database file, on behalf of one connection.
 pub(crate) struct Wake {
     path: PathBuf,
-    hints: Hints,
+    /// Made at the first wait: giving an inotify instance back takes the kernel some 15 ms.
+    hints: Option<Hints>,
     stop: Arc<Stop>,
     poll: Duration,
     data_version: Option<i64>,
@@ -51,9 +52,17 @@ struct Stamp {
 
 impl Wake {
     pub fn new(path: &Path, stop: Arc<Stop>, poll: Duration) -> Self {
-        let hints = Hints::new(path);
         let identity = identity(path);
-        Self { path: path.to_owned(), hints, stop, poll, data_version: None, seen: None, identity, wal: true }
+        Self {
+            path: path.to_owned(),
+            hints: None,
+            stop,
+            poll,
+            data_version: None,
+            seen: None,
+            identity,
+            wal: true,
+        }
     }
 
     /// Waits until the database may have changed since the last call, or for one poll interval.
@@ -71,7 +80,12 @@ impl Wake {
                 return Ok(Woken::Changed);
             }
             let timeout = pause.unwrap_or(self.poll);
-            if self.hints.wait(&self.stop, timeout) {
+            let Some(hints) = &self.hints else {
+                // What is committed from here on gives a hint; what was before is looked at once more.
+                self.hints = Some(Hints::new(&self.path));
+                continue;
+            };
+            if hints.wait(&self.stop, timeout) {
                 (pause, spins) = (Some(Duration::ZERO), 0);
                 continue;
             }
@@ -97,7 +111,9 @@ impl Wake {
                 format!("source {shown}: another file stands in its place"),
             ));
         }
-        self.hints.refresh(&self.path);
+        if let Some(hints) = &self.hints {
+            hints.refresh(&self.path);
+        }
         Ok(Woken::Unchanged)
     }
 
