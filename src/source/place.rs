@@ -132,9 +132,17 @@ impl<O: Observer> Follower<O> {
             }
         }
         for (no, keys) in keys {
-            let Some(reader) = self.tables.get(&no).and_then(|t| t.reader.as_ref()) else { continue };
-            let deltas = reader.keys(&mut self.sql, &keys)?;
-            piece.changes.push(Change::Deltas(no, deltas));
+            let Some(tracked) = self.tables.get_mut(&no) else { continue };
+            let Some(reader) = tracked.reader.as_ref() else { continue };
+            if tracked.state.reconcile.as_ref().is_some_and(|p| p.through.is_empty()) {
+                continue; // Every row of it is read anyway, and its keys may have another form by now.
+            }
+            if let Some(deltas) = reader.keys(&mut self.sql, &keys)? {
+                piece.changes.push(Change::Deltas(no, deltas));
+            } else {
+                tracked.state.reconcile = Some(Progress::default());
+                piece.changes.push(Change::Define(no, Box::new(tracked.state.clone())));
+            }
         }
         piece.changes.push(Change::ForgetPast);
         self.remember((common - 1, common), piece).map(|_| ())

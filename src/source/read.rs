@@ -272,11 +272,14 @@ impl Reader {
     }
 
     /// Reads the rows under these canonical keys: a put for each that is there, a delete for the others.
-    pub fn keys(&self, sql: &mut Sql, keys: &BTreeSet<Vec<u8>>) -> Result<Deltas> {
+    /// `None` if they are not keys of this definition.
+    pub fn keys(&self, sql: &mut Sql, keys: &BTreeSet<Vec<u8>>) -> Result<Option<Deltas>> {
         let mut out = Deltas::of(self.shape);
         let mut found = Vec::new();
         for key in keys {
-            let values = key::decode(key, &self.captured.source.table.key.collations()).unwrap_or_default();
+            let Some(values) = key::decode(key, &self.captured.source.table.key.collations()) else {
+                return Ok(None);
+            };
             let (condition, binds) = self.at(&values);
             let query =
                 format!("SELECT {} FROM {} AS _t WHERE {condition}", self.row_list(), quote(self.name()));
@@ -290,7 +293,7 @@ impl Reader {
         for read in &found {
             self.put(&mut out, read)?;
         }
-        Ok(out)
+        Ok(Some(out))
     }
 
     /// The condition that finds the row with this key.
