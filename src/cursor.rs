@@ -60,6 +60,8 @@ pub(crate) struct Cursor {
     pub horizon_fingerprint: u64,
     /// The source's schema version when it was last read.
     pub schema_version: i64,
+    /// Hash of the whole schema at that version.
+    pub schema_hash: u64,
 }
 
 impl Cursor {

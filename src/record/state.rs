@@ -49,6 +49,7 @@ struct StoredCursor {
     horizon: u64,
     horizon_fingerprint: u64,
     schema_version: i64,
+    schema_hash: u64,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -130,6 +131,7 @@ pub(crate) fn encode_cursor(c: &Cursor) -> Result<Vec<u8>> {
         horizon: c.horizon,
         horizon_fingerprint: c.horizon_fingerprint,
         schema_version: c.schema_version,
+        schema_hash: c.schema_hash,
     };
     let body = rkyv::to_bytes::<rancor::Error>(&stored).map_err(|e| wrong("cursor", &e))?;
     Ok(seal(&body))
@@ -145,6 +147,7 @@ pub(crate) fn decode_cursor(bytes: &[u8]) -> Result<Cursor> {
         horizon: c.horizon,
         horizon_fingerprint: c.horizon_fingerprint,
         schema_version: c.schema_version,
+        schema_hash: c.schema_hash,
     })
 }
 

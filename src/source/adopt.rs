@@ -6,7 +6,7 @@
 use super::Skipped;
 use super::local::{Follower, Observer, Tracked};
 use super::read::Reader;
-use super::sql::Sql;
+use super::sql::{Sql, exact};
 use crate::capture::audit::{Audit, Captured, audit};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
@@ -15,9 +15,20 @@ use crate::window::{Change, Piece, TableNo};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
+use xxhash_rust::xxh3::Xxh3;
 
 /// The whole schema is compared this often even if the schema version stands still: it can be set back.
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
+
+/// Whether the schema version has moved since the replica's rows were read.
+#[derive(Clone, Copy, Debug)]
+enum Moved {
+    No,
+    /// And the schema is another one.
+    Seen,
+    /// And the schema is the same to the letter.
+    Unseen,
+}
 
 impl<O: Observer> Follower<O> {
     pub(super) fn is_audit_due(&self, schema_version: i64) -> bool {
@@ -38,8 +49,17 @@ impl<O: Observer> Follower<O> {
                 refuse_broken(&found)?;
             }
         }
-        let before = self.audited.map(|(version, _)| version).or(self.cursor.map(|c| c.schema_version));
-        self.adopt(&mut found, before.is_some_and(|version| version != schema_version), piece);
+        let hash = schema_hash(&mut self.sql)?;
+        let before = self.cursor.map(|c| (c.schema_version, c.schema_hash));
+        let moved = match before {
+            Some((version, _)) if version == schema_version => Moved::No,
+            // Nothing shows what moved it: something was dropped and made again as it was.
+            Some((_, same)) if same == hash => Moved::Unseen,
+            Some(_) => Moved::Seen,
+            None => Moved::No,
+        };
+        self.schema = (schema_version, hash);
+        self.adopt(&mut found, moved, piece);
         self.next_id =
             self.sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?.unwrap_or(0);
         self.observer.audited(&found);
@@ -49,7 +69,7 @@ impl<O: Observer> Follower<O> {
     }
 
     /// Takes over the definitions of this snapshot: what is new or changed is defined and reconciled.
-    pub(super) fn adopt(&mut self, found: &mut Audit, moved: bool, piece: &mut Piece) {
+    fn adopt(&mut self, found: &mut Audit, moved: Moved, piece: &mut Piece) {
         let readers = self.readers(found);
         let names: HashSet<&str> = found.captured.iter().map(|c| c.source.table.name.as_str()).collect();
         let gone: Vec<TableNo> = self
@@ -87,14 +107,19 @@ impl<O: Observer> Follower<O> {
         readers
     }
 
-    pub(super) fn adopt_table(&mut self, mut reader: Reader, moved: bool, piece: &mut Piece) {
+    fn adopt_table(&mut self, mut reader: Reader, moved: Moved, piece: &mut Piece) {
         let captured = reader.captured.clone();
         let known = self.tables.iter().find(|(_, t)| t.state.table.name == captured.source.table.name);
         let known = known.map(|(no, t)| (*no, t.state.clone()));
         let by_rowid = captured.source.table.key.parts.iter().any(|p| p.column.is_none());
         let same = |s: &TableState| {
-            let renumbered = moved && (by_rowid || s.null_keys);
-            s.fingerprint == captured.fingerprint && s.table == captured.source.table && !renumbered
+            let in_doubt = match moved {
+                Moved::No => false,
+                // VACUUM may have given rows other rowids.
+                Moved::Seen => by_rowid || s.null_keys,
+                Moved::Unseen => true,
+            };
+            s.fingerprint == captured.fingerprint && s.table == captured.source.table && !in_doubt
         };
         match known {
             Some((no, state)) if same(&state) => {
@@ -157,4 +182,18 @@ fn journal_is_wal(sql: &mut Sql) -> Result<bool> {
         )),
         mode => Ok(mode == Some("wal")),
     }
+}
+
+/// Everything that `sqlite_schema` says, as one number.
+fn schema_hash(sql: &mut Sql) -> Result<u64> {
+    let columns = ["type", "name", "tbl_name", "rootpage", "sql"].map(str::to_owned);
+    let query = format!("SELECT rowid, {} FROM sqlite_schema ORDER BY rowid", exact(&columns));
+    let mut hasher = Xxh3::new();
+    sql.rows(&query, &[], |row| {
+        let mut values = vec![row.value(0)?];
+        row.exact(1, columns.len(), &mut values)?;
+        hasher.update(format!("{values:?}").as_bytes());
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    Ok(hasher.digest())
 }

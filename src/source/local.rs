@@ -97,6 +97,8 @@ pub(super) struct Follower<O> {
     /// The head found at the start: what a stream that ends goes up to.
     pub(super) target: Option<u64>,
     pub(super) audited: Option<(i64, Instant)>,
+    /// The schema version of the last audit, and the hash of the schema then.
+    pub(super) schema: (i64, u64),
     pub(super) verify_begun: bool,
     /// Capture has never been whole yet (only for a deliberate fault).
     pub(super) early: bool,
@@ -124,6 +126,7 @@ impl<O: Observer> Follower<O> {
             next_id: 0,
             target: None,
             audited: None,
+            schema: (0, 0),
             verify_begun: false,
             early: true,
             path,
@@ -218,7 +221,7 @@ impl<O: Observer> Follower<O> {
         let head = look.head;
         let target = *self.target.get_or_insert(head);
         let mut cursor = self.locate(look, &mut piece)?;
-        cursor.schema_version = schema_version;
+        (cursor.schema_version, cursor.schema_hash) = self.schema;
         let through = head.min(cursor.seq + self.window_entries());
         if cursor.seq < through {
             let recent = self.remember((cursor.seq, through), &mut piece)?;

@@ -153,7 +153,14 @@ impl<O: Observer> Follower<O> {
         piece.changes.push(Change::ForgetPast);
         let fingerprint = self.remember((head - 1, head), piece)?.fingerprint;
         let (seq, horizon) = (head, head);
-        Ok(Cursor { log_id, seq, fingerprint, horizon, horizon_fingerprint: fingerprint, schema_version: 0 })
+        Ok(Cursor {
+            log_id,
+            seq,
+            fingerprint,
+            horizon,
+            horizon_fingerprint: fingerprint,
+            ..Cursor::default()
+        })
     }
 
     /// Hands on the last entries of `(after, through]`, for the replica to remember.

@@ -8,8 +8,8 @@ use crate::support::redtail::Redtail;
 use crate::support::writer::{EVENTS, Ledger, Writer};
 use crate::support::{Chance, assert_equal, note};
 
-const ROWS: u64 = 150_000;
-const CHUNK: u64 = 2_000;
+const ROWS: u64 = 300_000;
+const CHUNK: u64 = 600;
 /// After so many kills the copy may finish undisturbed.
 const MOST_KILLS: u64 = 12;
 /// Fewer kills in the middle than this prove too little.
