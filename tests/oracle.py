@@ -8,7 +8,9 @@ text is read with CAST(x AS BLOB), because other ways of reading it may stop at 
 import base64
 import collections
 import json
+import os
 import re
+import shutil
 import sqlite3
 import struct
 import sys
@@ -58,6 +60,16 @@ def utf8(db):
     return None if encoding == "UTF-8" else encoding.replace("UTF-16", "utf-16-")
 
 
+def text(value, encoding):
+    """Text as UTF-8; what is no text in the database's own encoding as its bytes, under that encoding's name."""
+    if encoding is None:
+        return ("text", value)
+    try:
+        return ("text", value.decode(encoding).encode("utf-8"))
+    except UnicodeError:
+        return (encoding, value)
+
+
 def exact(kind, value, encoding):
     """One value as (class, exact content), so that equality is by class and bits."""
     if kind == b"null":
@@ -67,12 +79,26 @@ def exact(kind, value, encoding):
     if kind == b"real":
         return ("real", struct.pack(">d", value))
     if kind == b"text":
-        return ("text", value if encoding is None else value.decode(encoding).encode("utf-8"))
+        return text(value, encoding)
     return ("blob", value)
 
 
+# SQLite's limit of columns in a result is 2,000; each value takes two.
+SLICE = 900
+
+
 def rows(db, table, names):
-    """Every row of a table as a tuple of exact values."""
+    """Every row of a table as a tuple of exact values. Must be called in a transaction."""
+    slices = [names[at : at + SLICE] for at in range(0, len(names), SLICE)]
+    if len(slices) == 1:
+        yield from read_slice(db, table, names)
+        return
+    # The same scan of the same snapshot gives rows in the same order.
+    for parts in zip(*(read_slice(db, table, part) for part in slices), strict=True):
+        yield tuple(value for part in parts for value in part)
+
+
+def read_slice(db, table, names):
     encoding = utf8(db)
     pairs = ", ".join(
         f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
@@ -109,8 +135,11 @@ def digits(text):
     return re.split("[eE]", text.lstrip("-"))[0].replace(".", "").strip("0")
 
 
-def parsed(cell):
-    """The exact value of a typed cell. Whatever is not in the promised form is a ValueError."""
+def parsed(cell, encoding=None):
+    """The exact value of a typed cell. Whatever is not in the promised form is a ValueError.
+
+    In a database of another encoding than UTF-8, text in base64 is in the database's own bytes.
+    """
     kind = cell.get("type")
     if kind not in CLASSES:
         raise ValueError(f"no such type: {cell!r:.200}")
@@ -138,6 +167,8 @@ def parsed(cell):
     raw = base64.b64decode(content, validate=True)
     if base64.b64encode(raw).decode("ascii") != content:
         raise ValueError("base64 is not in its padded standard form")
+    if kind == "text" and encoding is not None:
+        return (encoding, raw)
     if kind == "text" and is_utf8(raw):
         raise ValueError("text that is UTF-8 is written as base64")
     return (kind, raw)
@@ -226,7 +257,7 @@ class Findings:
             self.described.append(text[:600])
 
 
-def read_dump(path, orders, findings):
+def read_dump(path, orders, findings, encoding):
     """The dump as a multiset of rows for each table. Column order and key uniqueness are checked here."""
     found = {table: collections.Counter() for table in orders}
     keys = set()
@@ -245,7 +276,7 @@ def read_dump(path, orders, findings):
                 if key in keys:
                     raise ValueError(f"the key occurs twice: {key}")
                 keys.add(key)
-                found[table][tuple(parsed(cell) for cell in row.values())] += 1
+                found[table][tuple(parsed(cell, encoding) for cell in row.values())] += 1
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 findings.add(f"line {number}: {type(error).__name__} {error}: {line[:200]!r}")
     return found
@@ -258,7 +289,7 @@ def compare(request):
     try:
         db.execute("BEGIN")
         orders = {table: columns(db, table) for table in tables(db)}
-        found = read_dump(request["dump"], orders, findings)
+        found = read_dump(request["dump"], orders, findings, utf8(db))
         for table, names in orders.items():
             left = found[table]
             for row in rows(db, table, names):
@@ -276,7 +307,181 @@ def compare(request):
     return answer | {"count": findings.count, "differences": findings.described}
 
 
-OPERATIONS = {"script": script, "query": query, "schema": schema, "dump": dump, "compare": compare}
+class Application:
+    """The application of a case: one connection that stays open while its script runs."""
+
+    # A statement that runs longer than so many times a hundred thousand of SQLite's instructions is given up.
+    LONGEST = 30
+
+    def __init__(self):
+        self.db = None
+        self.path = None
+        self.ticks = 0
+        self.taken = []
+
+    def open(self, path):
+        self.close()
+        self.db, self.path = connect(path, create=True), path
+        self.db.set_progress_handler(self.tick, 100_000)
+        self.db.execute("PRAGMA user_version").fetchall()
+
+    def close(self):
+        if self.db is not None:
+            self.db.close()
+            self.db = None
+
+    def tick(self):
+        self.ticks += 1
+        return self.ticks > self.LONGEST
+
+    def run(self, sql):
+        """What the database says if it refuses the statement."""
+        self.ticks = 0
+        try:
+            self.db.execute(sql).fetchall()
+        except (sqlite3.Error, sqlite3.Warning, UnicodeError, OverflowError) as error:
+            return f"{error}" or type(error).__name__
+        return None
+
+    def rows(self, sql, *bind):
+        self.ticks = 0
+        return self.db.execute(sql, bind).fetchall()
+
+
+APPLICATION = Application()
+
+
+def begin(request):
+    """Starts a case on a new database."""
+    APPLICATION.open(request["db"])
+    return {}
+
+
+def play(request):
+    """Runs statements one after another; answers for each what refused it."""
+    refused = [APPLICATION.run(sql) for sql in request["sql"]]
+    return {"refused": refused, "open": APPLICATION.db.in_transaction}
+
+
+def take(request):
+    """Drops the capture triggers of a table by hand: one kind of them, or all."""
+    find = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB ? AND lower(tbl_name) = lower(?)"
+    pattern = "_redtail_*_" + request["which"] if request["which"] else "_redtail_*"
+    found = APPLICATION.rows(find + " ORDER BY rowid", pattern, request["table"])
+    APPLICATION.taken = [name_of(sql) for _, sql in found]
+    statements = ["DROP TRIGGER " + quoted(name_of(name)) for name, _ in found]
+    return {"sql": statements, "refused": [APPLICATION.run(sql) for sql in statements]}
+
+
+def put_back(request):
+    """Makes again, word for word, what was dropped last."""
+    statements, APPLICATION.taken = APPLICATION.taken, []
+    return {"sql": statements, "refused": [APPLICATION.run(sql) for sql in statements]}
+
+
+def backup(request):
+    """Copies the database, through SQLite, to where `restore` finds it."""
+    with sqlite3.connect(request["to"]) as to:
+        APPLICATION.db.backup(to)
+    to.close()
+    return {}
+
+
+def restore(request):
+    """Puts a copy in the place of the database, as an administrator does while nobody has it open."""
+    if os.path.exists(request["from"]):
+        APPLICATION.close()
+        for end in ("-wal", "-shm", "-journal"):
+            if os.path.exists(APPLICATION.path + end):
+                os.remove(APPLICATION.path + end)
+        shutil.copyfile(request["from"], APPLICATION.path)
+        APPLICATION.open(APPLICATION.path)
+    return {}
+
+
+def cell(value):
+    """An exact value from the short form of `same`: null, a number, or a letter before hexadecimal digits."""
+    if value is None:
+        return ("null", None)
+    if isinstance(value, int):
+        return ("integer", value)
+    kinds = {"r": "real", "t": "text", "b": "blob", "l": "utf-16-le", "g": "utf-16-be"}
+    return (kinds[value[0]], bytes.fromhex(value[1:]))
+
+
+def may_skip(db, table):
+    """Whether redtail may leave out an ordinary table: its rowid is hidden, or an index cannot be searched.
+
+    The latter is one whose terms are all made of an automatic key, which is not known before an insert.
+    """
+    info = db.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
+    if {"rowid", "_rowid_", "oid"} <= {name_of(r[1]).lower() for r in info}:
+        return True
+    indexes = db.execute(f"PRAGMA index_list({quoted(table)})").fetchall()
+    keys = [r for r in info if r[5]]
+    automatic = len(keys) == 1 and keys[0][2].upper() == b"INTEGER" and all(index[3] != b"pk" for index in indexes)
+    made = {r[0] for r in info if r[6]} | {-2}
+    for index in indexes:
+        parts = db.execute(f"PRAGMA index_xinfo({quoted(name_of(index[1]))})").fetchall()
+        if automatic and index[2] and all(part[1] in made for part in parts if part[5]):
+            return True
+    return False
+
+
+def same(request):
+    """Compares the replica's tables, which come with the request, with the source as the application sees it."""
+    db, findings, total = APPLICATION.db, Findings(), 0
+    APPLICATION.ticks = 0
+    replica = {t["name"]: t for t in request["tables"]}
+    skipped = dict(request["skipped"])
+    db.execute("BEGIN")
+    try:
+        ordinary = tables(db)
+        for table in sorted(set(replica) - set(ordinary)):
+            findings.add(f"{table}: a table in the replica only")
+        for table in ordinary:
+            if table in skipped:
+                if table in replica:
+                    findings.add(f"{table}: skipped, and in the replica")
+                if not may_skip(db, table):
+                    findings.add(f"{table}: an ordinary table, and skipped: {skipped[table]}")
+                continue
+            names = columns(db, table)
+            if table not in replica:
+                findings.add(f"{table}: a table in the source only")
+                continue
+            found = replica[table]
+            if names != found["columns"]:
+                findings.add(f"{table}: columns {found['columns']}, in the source {names}")
+                continue
+            left = collections.Counter(tuple(map(cell, row)) for row in found["rows"])
+            for row in rows(db, table, names):
+                total += 1
+                if left[row] > 0:
+                    left[row] -= 1
+                else:
+                    findings.add(f"{table}: in the source only: {json.dumps([typed(v) for v in row])}")
+            for row in left.elements():
+                findings.add(f"{table}: in the replica only: {json.dumps([typed(v) for v in row])}")
+    finally:
+        db.execute("COMMIT")
+    return {"rows": total, "count": findings.count, "differences": findings.described}
+
+
+OPERATIONS = {
+    "script": script,
+    "query": query,
+    "schema": schema,
+    "dump": dump,
+    "compare": compare,
+    "begin": begin,
+    "play": play,
+    "take": take,
+    "put_back": put_back,
+    "backup": backup,
+    "restore": restore,
+    "same": same,
+}
 
 
 def main():

@@ -20,7 +20,9 @@
 mod backfill;
 mod commands;
 mod errors;
+mod exact;
 mod kill;
 mod remove;
 mod sample;
 mod support;
+mod traps;

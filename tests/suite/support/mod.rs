@@ -2,6 +2,7 @@
 
 pub(crate) mod oracle;
 pub(crate) mod redtail;
+pub(crate) mod trial;
 pub(crate) mod writer;
 
 use std::collections::BTreeMap;
@@ -84,19 +85,28 @@ pub(crate) fn assert_unchanged(before: &BTreeMap<PathBuf, Vec<u8>>, folder: &Pat
     assert!(changed.is_empty(), "{what}: changed {changed:?}");
 }
 
+/// `REDTAIL_SEED`, or one from the clock; prints it.
+pub(crate) fn seed(test: &str) -> u64 {
+    let seed = std::env::var("REDTAIL_SEED").ok().map(|text| text.parse().expect("REDTAIL_SEED is a number"));
+    let seed = seed.unwrap_or_else(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        u64::from(now.subsec_nanos()) ^ now.as_secs()
+    });
+    note(&format!("{test}: REDTAIL_SEED={seed}"));
+    seed
+}
+
 /// Seeded chance (`SplitMix64`), so that a failing run can be had again.
 pub(crate) struct Chance(u64);
 
 impl Chance {
     /// From `REDTAIL_SEED` or the clock; prints the seed.
     pub(crate) fn new(test: &str) -> Self {
-        let seed =
-            std::env::var("REDTAIL_SEED").ok().map(|text| text.parse().expect("REDTAIL_SEED is a number"));
-        let seed = seed.unwrap_or_else(|| {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-            u64::from(now.subsec_nanos()) ^ now.as_secs()
-        });
-        note(&format!("{test}: REDTAIL_SEED={seed}"));
+        Self(seed(test))
+    }
+
+    /// From a seed that is known already.
+    pub(crate) fn seeded(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -112,6 +122,28 @@ impl Chance {
     /// A number below `limit`.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.draw() % limit
+    }
+
+    /// A place in a list of this length.
+    pub(crate) fn index(&mut self, len: usize) -> usize {
+        usize::try_from(self.below(len as u64)).unwrap()
+    }
+
+    /// True once in so many times.
+    pub(crate) fn one_in(&mut self, times: u64) -> bool {
+        self.below(times) == 0
+    }
+
+    /// One of these.
+    pub(crate) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.index(of.len())]
+    }
+
+    /// Puts a list into another order.
+    pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
+        for last in (1..list.len()).rev() {
+            list.swap(last, self.index(last + 1));
+        }
     }
 
     /// A generator of its own for another thread.

@@ -34,7 +34,16 @@ pub(crate) struct Comparison {
 impl Oracle {
     /// Starts the reader; `None`, after saying so, where there is no Python with its `sqlite3` module.
     pub(crate) fn start(test: &str) -> Option<Self> {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle.py");
+        Self::of("tests/oracle.py", test)
+    }
+
+    /// Starts an application with a collation and a function of its own, which knows the oracle's requests too.
+    pub(crate) fn application(test: &str) -> Option<Self> {
+        Self::of("tests/application.py", test)
+    }
+
+    fn of(program: &str, test: &str) -> Option<Self> {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(program);
         let started =
             Command::new("python3").arg(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let oracle = started.ok().and_then(|mut child| {
@@ -95,7 +104,13 @@ impl Oracle {
         }
     }
 
-    fn ask(&mut self, request: &Value) -> Value {
+    /// One request as `oracle.py` describes it, and its answer; an error there fails the test.
+    pub(crate) fn ask(&mut self, request: &Value) -> Value {
+        self.ask_text(&request.to_string())
+    }
+
+    /// The same for a request that is text already.
+    pub(crate) fn ask_text(&mut self, request: &str) -> Value {
         let requests = self.requests.as_mut().unwrap();
         writeln!(requests, "{request}").unwrap();
         requests.flush().unwrap();

@@ -151,3 +151,33 @@ async fn open(db: &Path) -> (libsql::Database, libsql::Connection) {
 fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)
 }
+
+/// A transaction of an application that stays open.
+pub(crate) struct Held {
+    runtime: tokio::runtime::Runtime,
+    connection: libsql::Connection,
+    _database: libsql::Database,
+}
+
+impl Held {
+    /// Takes the write lock and runs these statements.
+    pub(crate) fn begin<S: AsRef<str>>(db: &Path, sql: &[S]) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (database, connection) = runtime.block_on(open(db));
+        let held = Self { runtime, connection, _database: database };
+        held.execute("BEGIN IMMEDIATE");
+        for statement in sql {
+            held.execute(statement.as_ref());
+        }
+        held
+    }
+
+    pub(crate) fn execute(&self, sql: &str) {
+        let done = self.runtime.block_on(self.connection.execute_batch(sql));
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    pub(crate) fn commit(self) {
+        self.execute("COMMIT");
+    }
+}

@@ -1,0 +1,116 @@
+"""An application of the source: Python's sqlite3, which tells all that a program can see of its own writes.
+
+Knows every request of the oracle and a few more, and has a collation and a function of its own, as programs
+do: APP and app_twice.
+"""
+
+import collections
+import sqlite3
+import sys
+
+sys.dont_write_bytecode = True
+import oracle  # noqa: E402
+
+open_as_oracle = oracle.connect
+
+
+def connect(path, create=True):
+    db = open_as_oracle(path, create)
+    # Nothing here is about power losses.
+    db.execute("PRAGMA synchronous = OFF")
+    db.create_collation("APP", lambda a, b: (a.lower() > b.lower()) - (a.lower() < b.lower()))
+    db.create_function("app_twice", 1, lambda x: None if x is None else x * 2, deterministic=True)
+    return db
+
+
+def seen(value):
+    """A value that was handed to the program, with its class."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return repr(value)
+
+
+def step(db, sql):
+    """What one statement shows: its rows, how many rows it changed, the last rowid, or its error."""
+    answer = {"rows": []}
+    try:
+        for row in db.execute(sql):
+            answer["rows"].append([seen(value) for value in row])
+    except sqlite3.Error as error:
+        answer["error"] = f"{type(error).__name__}: {error}"
+        # Since Python 3.11.
+        answer["code"] = getattr(error, "sqlite_errorcode", None)
+    answer["changes"], answer["last"] = db.execute("SELECT changes(), last_insert_rowid()").fetchone()
+    answer["open"] = db.in_transaction
+    return answer
+
+
+def play(request):
+    """Runs statements in order; the answer to each, and the contents of all tables at the end."""
+    db = connect(request["db"])
+    try:
+        answers = [step(db, sql) for sql in request["sql"]]
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        return {"answers": answers, "contents": contents(db)}
+    finally:
+        db.close()
+
+
+def contents(db):
+    """Every row of every table of the application, with its rowid where it can be had, and the schema."""
+    found = {}
+    for table in oracle.tables(db):
+        names = oracle.columns(db, table)
+        rows = collections.Counter(map(repr, oracle.rows(db, table, names)))
+        try:
+            rowids = [row[0] for row in db.execute(f"SELECT rowid FROM {oracle.quoted(table)} ORDER BY 1")]
+        except sqlite3.Error:
+            rowids = None
+        found[table] = [names, sorted(rows.items()), repr(rowids)]
+    schema = db.execute("SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE '\\_redtail\\_%' ESCAPE '\\'")
+    found["sqlite_schema"] = sorted(repr(row) for row in schema)
+    return found
+
+
+def cost(request):
+    """How many instructions of SQLite's machine each statement takes. The statements are rolled back."""
+    db = connect(request["db"])
+    try:
+        counts = []
+        for sql in request["sql"]:
+            db.execute("BEGIN")
+            taken = [0]
+
+            def count(taken=taken):
+                taken[0] += 1
+                return 0
+
+            db.set_progress_handler(count, 1)
+            db.execute(sql).fetchall()
+            db.set_progress_handler(None, 1)
+            counts.append(taken[0])
+            db.execute("ROLLBACK")
+        return {"counts": counts}
+    finally:
+        db.close()
+
+
+def blob(request):
+    """Writes into a blob in place, which fires no trigger. Since Python 3.11."""
+    db = connect(request["db"])
+    try:
+        if not hasattr(db, "blobopen"):
+            return {"written": False}
+        with db.blobopen(request["table"], request["column"], request["rowid"]) as blob:
+            blob.write(bytes.fromhex(request["hex"]))
+        return {"written": True}
+    finally:
+        db.close()
+
+
+oracle.connect = connect
+oracle.OPERATIONS |= {"play": play, "cost": cost, "blob": blob}
+
+if __name__ == "__main__":
+    oracle.main()

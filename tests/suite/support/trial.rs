@@ -1,0 +1,264 @@
+//! A script of an application, followed step by step: by `sync` after each, and by a `run` that stays.
+//!
+//! Its controls take one defence away, by a deliberate fault of debug builds or by other capture triggers
+//! than ours, and must see the same script end unequal.
+
+use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::oracle::{Comparison, Oracle};
+use super::redtail::{Redtail, Run};
+use super::{compare, note};
+
+const SOURCE: &str = "source.db";
+const REPLICA: &str = "replica.redb";
+/// The whole schema is compared once, at the start.
+const BLIND: &str = "ignore-schema-version";
+
+/// Statements of an application. One that begins with `!` must be refused by the database.
+pub(crate) struct Script<'a> {
+    pub(crate) setup: &'a [&'a str],
+    /// Each step is a connection of its own; after each the replica is compared.
+    pub(crate) steps: &'a [&'a [&'a str]],
+}
+
+/// How one defence is taken away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Control<'a> {
+    /// A fault of `sync`, by its name.
+    Fault(&'static str),
+    /// A `run` that does not notice changes of the schema.
+    Blind,
+    /// The same, with capture triggers in which these texts are replaced. A trigger left empty is dropped.
+    Edited(&'a [(&'a str, &'a str)]),
+}
+
+/// A source, a replica that follows it, and the judge.
+pub(crate) struct Trial {
+    pub(crate) oracle: Lent,
+    /// With the fault, if there is one.
+    pub(crate) redtail: Redtail,
+    plain: Redtail,
+    run: Option<Run>,
+    /// Dropped last.
+    _folder: TempDir,
+}
+
+/// Oracles that no trial has at the moment: starting one takes longer than most scripts.
+static IDLE: Mutex<Vec<Oracle>> = Mutex::new(Vec::new());
+
+/// An oracle that goes back when the trial ends.
+pub(crate) struct Lent(Option<Oracle>);
+
+impl Lent {
+    fn start(test: &str) -> Option<Self> {
+        let idle = IDLE.lock().unwrap().pop();
+        idle.or_else(|| Oracle::application(test)).map(|oracle| Self(Some(oracle)))
+    }
+}
+
+impl Deref for Lent {
+    type Target = Oracle;
+
+    fn deref(&self) -> &Oracle {
+        self.0.as_ref().expect("until the drop")
+    }
+}
+
+impl DerefMut for Lent {
+    fn deref_mut(&mut self) -> &mut Oracle {
+        self.0.as_mut().expect("until the drop")
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // One that a test failed with may be in the middle of an answer.
+        if !std::thread::panicking() {
+            IDLE.lock().unwrap().extend(self.0.take());
+        }
+    }
+}
+
+impl<'a> Script<'a> {
+    /// Plays it both ways; every step must end equal.
+    pub(crate) fn holds(&self, test: &str) {
+        for live in [false, true] {
+            let Some(mut trial) = Trial::begin(test, None) else { return };
+            trial.application(&self.start(live));
+            trial.follow(live);
+            for (number, step) in self.steps.iter().enumerate() {
+                trial.application(step);
+                trial.assert_equal(&format!("step {number}, live: {live}: {step:#?}"));
+            }
+        }
+    }
+
+    /// Plays it without a defence; some step must end unequal, or the script proves nothing.
+    pub(crate) fn is_caught(&self, test: &str, control: Control<'_>) {
+        if !cfg!(debug_assertions) {
+            note(&format!("skipped: {test}: release builds have no deliberate faults"));
+            return;
+        }
+        let (fault, live) = match control {
+            Control::Fault(fault) => (fault, false),
+            Control::Blind | Control::Edited(_) => (BLIND, true),
+        };
+        let Some(mut trial) = Trial::begin(test, Some(fault)) else { return };
+        trial.application(&self.start(live));
+        trial.follow(live);
+        if let Control::Edited(changes) = control {
+            trial.edit_triggers(changes);
+        }
+        let caught = self.steps.iter().any(|step| {
+            trial.application(step);
+            // It may also be noticed by redtail itself.
+            let noticed = !live && trial.redtail.run(&["sync", "-s", SOURCE, "-r", REPLICA]).code == Some(1);
+            noticed || !trial.compare().equal
+        });
+        assert!(caught, "{test}: without its defence ({control:?}) the script still ends equal");
+    }
+
+    fn start(&self, live: bool) -> Vec<&'a str> {
+        // `beat` is written after each step: when its entry is applied, all that came before it was seen.
+        let journal = if live { "PRAGMA journal_mode = WAL" } else { "PRAGMA journal_mode = DELETE" };
+        [journal, "CREATE TABLE beat(n INTEGER)", "INSERT INTO beat VALUES (0)"]
+            .into_iter()
+            .chain(self.setup.iter().copied())
+            .collect()
+    }
+}
+
+impl Trial {
+    /// `None`, after saying so, where there is no oracle.
+    pub(crate) fn begin(test: &str, fault: Option<&'static str>) -> Option<Self> {
+        let oracle = Lent::start(test)?;
+        let folder = TempDir::new().unwrap();
+        let plain = Redtail::new(folder.path());
+        let redtail = fault.map_or_else(|| plain.clone(), |fault| plain.with_env("REDTAIL_FAULT", fault));
+        Some(Self { oracle, redtail, plain, run: None, _folder: folder })
+    }
+
+    /// The first copy, and from then on a `run` if it is to be `live`.
+    pub(crate) fn follow(&mut self, live: bool) {
+        self.redtail.sync(SOURCE, REPLICA);
+        if live {
+            self.live();
+        }
+        self.assert_equal("the first copy");
+    }
+
+    /// Goes on by a `run`.
+    pub(crate) fn live(&mut self) {
+        self.spawn();
+        self.run().caught_up();
+    }
+
+    /// Starts a `run` and waits until it can be asked.
+    pub(crate) fn spawn(&mut self) {
+        self.run = Some(self.redtail.spawn_run(SOURCE, REPLICA));
+        self.run().live();
+    }
+
+    /// Where the source is.
+    pub(crate) fn source(&self) -> PathBuf {
+        self.plain.path(SOURCE)
+    }
+
+    /// The `run`, which must have been started.
+    pub(crate) fn run(&mut self) -> &mut Run {
+        self.run.as_mut().expect("a run")
+    }
+
+    /// Ends the `run`; from here on it is followed by `sync`.
+    pub(crate) fn stop(&mut self) {
+        self.run.take().expect("a run").stop();
+    }
+
+    /// Runs statements as the application.
+    pub(crate) fn application<S: AsRef<str>>(&mut self, sql: &[S]) {
+        let one = |statement: &S| match statement.as_ref().strip_prefix('!') {
+            Some(refused) => json!({"sql": refused, "fails": true}),
+            None => json!(statement.as_ref()),
+        };
+        let sql: Vec<Value> = sql.iter().map(one).collect();
+        let db = self.source();
+        self.oracle.ask(&json!({"op": "script", "db": db, "sql": sql}));
+    }
+
+    /// The integers of a SELECT's first row.
+    pub(crate) fn integers(&mut self, sql: &str) -> Vec<i64> {
+        self.oracle.integers(&self.plain.path(SOURCE), sql)
+    }
+
+    /// The texts of a SELECT's first column.
+    pub(crate) fn texts(&mut self, sql: &str) -> Vec<String> {
+        let rows = self.oracle.query(&self.plain.path(SOURCE), sql);
+        let text = |row: &Value| row[0]["value"].as_str().expect("text").to_owned();
+        rows.as_array().expect("rows").iter().map(text).collect()
+    }
+
+    /// Brings the replica up to all that was written so far.
+    pub(crate) fn catch_up(&mut self) {
+        if self.run.is_some() {
+            self.application(&["UPDATE beat SET n = n + 1"]);
+            self.run().caught_up();
+        } else {
+            self.redtail.sync(SOURCE, REPLICA);
+        }
+    }
+
+    /// Catches up and compares.
+    pub(crate) fn compare(&mut self) -> Comparison {
+        self.catch_up();
+        compare(&mut self.oracle, &self.plain, SOURCE, REPLICA)
+    }
+
+    /// Catches up; fails with the first differences.
+    pub(crate) fn assert_equal(&mut self, what: &str) -> Comparison {
+        let compared = self.compare();
+        let first = &compared.differences;
+        assert!(compared.equal, "{what}: {} differences, the first: {first:#?}", compared.count);
+        compared
+    }
+
+    /// The texts of the capture triggers of one table, or of all, as they stand.
+    pub(crate) fn triggers(&mut self, table: &str) -> Vec<String> {
+        self.texts(&format!(
+            "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB '_redtail_*' AND tbl_name GLOB '{table}' ORDER BY rowid"
+        ))
+    }
+
+    /// What takes the capture triggers of a table away, and what brings them back word for word.
+    pub(crate) fn drop_and_recreate(&mut self, table: &str) -> (Vec<String>, Vec<String>) {
+        let texts = self.triggers(table);
+        (texts.iter().map(|sql| drop_of(sql)).collect(), texts)
+    }
+
+    /// Puts other texts in the place of these in every capture trigger; one left empty is dropped.
+    pub(crate) fn edit_triggers(&mut self, changes: &[(&str, &str)]) {
+        let before = self.triggers("*");
+        let mut sql = Vec::new();
+        for text in &before {
+            let edited = changes.iter().fold(text.clone(), |text, (from, to)| text.replace(from, to));
+            if edited != *text {
+                sql.push(drop_of(text));
+                // A trigger without statements is none.
+                let body = edited.split_once("BEGIN").and_then(|(_, body)| body.strip_suffix("END"));
+                sql.extend(body.filter(|body| !body.trim().is_empty()).map(|_| edited.clone()));
+            }
+        }
+        assert!(!sql.is_empty(), "nothing to replace by {changes:?} in {before:#?}");
+        self.application(&sql);
+    }
+}
+
+/// Our triggers have plain names between double quotes.
+fn drop_of(create: &str) -> String {
+    let name = create.split('"').nth(1).expect("a quoted name");
+    format!("DROP TRIGGER \"{name}\"")
+}
