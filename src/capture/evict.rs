@@ -175,7 +175,8 @@ fn over_new(t: &SourceTable, expression: &str, event: Event) -> Option<String> {
     let is_rowid = |w: &String| {
         ["rowid", "oid", "_rowid_"].contains(&w.to_ascii_lowercase().as_str()) && t.column(w).is_none()
     };
-    let rowid = sqltext::words(expression).iter().any(is_rowid);
+    // Without a rowid the word is a string to SQLite.
+    let rowid = t.rowid.is_some() && sqltext::words(expression).iter().any(is_rowid);
     if event == Event::Insert && (unknown_before_insert(t, columns.iter().map(String::as_str)) || rowid) {
         return None;
     }

@@ -104,6 +104,11 @@ const ONCE: &[&[&str]] = &[
         "-- sync",
     ],
     &[
+        "CREATE TABLE t(at INTEGER, k BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
+        "CREATE UNIQUE INDEX i3 ON t(\"rowid\", \"rowid\") WHERE at > 3",
+        "-- sync",
+    ],
+    &[
         "CREATE TABLE a(s BLOB, k INTEGER PRIMARY KEY DESC)",
         "-- sync",
         "ALTER TABLE a RENAME TO v",
