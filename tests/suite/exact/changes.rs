@@ -227,7 +227,7 @@ impl Generator {
         let (name, event) = (self.model.next("g"), self.chance.pick(&["UPDATE", "DELETE"]));
         let column = quoted(&self.some_settable(&target).name);
         let (on, other) = (quoted(&table.name), quoted(&target.name));
-        let delete = format!("DELETE FROM main.{other} WHERE {column} IS NULL");
+        let delete = format!("DELETE FROM {other} WHERE {column} IS NULL");
         Some(vec![format!("CREATE TEMP TRIGGER {name} AFTER {event} ON main.{on} BEGIN {delete}; END")])
     }
 

@@ -127,6 +127,15 @@ impl Generator {
         Turn { steps, needs }
     }
 
+    /// An index or a trigger that stands before capture does.
+    pub(super) fn first_object(&mut self) -> Turn {
+        self.begin();
+        let made = if self.chance.one_in(2) { self.unique_index() } else { self.trigger() };
+        let steps: Vec<Step> = made.into_iter().map(Step::sql).collect();
+        let needs = (0..steps.len()).collect();
+        Turn { steps, needs }
+    }
+
     fn begin(&mut self) {
         self.before = self.model.clone();
     }

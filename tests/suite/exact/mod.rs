@@ -124,7 +124,8 @@ fn work(test: &str, shared: &Shared, number: usize) -> Work {
 fn random_case(stage: &mut Stage, generator: &mut Generator, script: &mut Vec<Step>) -> Result<(), Failure> {
     let tables = 1 + generator.chance.below(3);
     let first = 1 + tables;
-    let turns = first + 8 + generator.chance.below(24);
+    let objects = first + generator.chance.below(4);
+    let turns = objects + 8 + generator.chance.below(24);
     let mut count = 0;
     let mut last = None;
     stage.play_turns(|accepted| {
@@ -135,6 +136,7 @@ fn random_case(stage: &mut Stage, generator: &mut Generator, script: &mut Vec<St
         let turn = match count {
             1 => generator.opening(),
             n if n <= first => generator.first_tables(),
+            n if n <= objects => generator.first_object(),
             n if n <= turns => generator.next(),
             _ => return None,
         };
