@@ -31,7 +31,7 @@ const KNOWN: &[&str] = &[];
 /// Scripts in a usual run.
 const CASES: u64 = 2_000;
 /// Of so many scripts each construct must have been accepted by the database at least once.
-const ENOUGH: u64 = 2_000;
+const ENOUGH: u64 = 20_000;
 
 /// What all workers share.
 struct Shared {
