@@ -382,7 +382,11 @@ impl Reader {
             parts.push((self.rowid(), "BINARY"));
         }
         let mut out = Vec::new();
-        for last in (0..parts.len().min(place.len())).rev() {
+        // Without a NULL in it the key is unique, and its row may have been replaced under a higher rowid.
+        let null =
+            place.iter().take(self.captured.source.table.key.parts.len()).any(|v| matches!(v, Value::Null));
+        let levels = if null { parts.len() } else { self.captured.source.table.key.parts.len() };
+        for last in (0..levels.min(place.len())).rev() {
             let mut terms = Vec::new();
             let mut binds = Vec::new();
             for (i, ((part, collation), value)) in parts.iter().zip(place).take(last + 1).enumerate() {
