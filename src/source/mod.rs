@@ -1,9 +1,10 @@
-//! How a source is read. `local` is the file here; `read` says what a window and a range are in SQL;
-//! `wake` notices that there is something to read, and `retry` how long to wait after a failure.
+//! How a source is read. `local` is the file here; `query` says what a window and a range are in SQL, and
+//! `read` reads them; `wake` notices that there is something to read, and `retry` how long to wait after a failure.
 
 mod adopt;
 pub(crate) mod local;
 mod place;
+mod query;
 mod read;
 pub(crate) mod retry;
 pub(crate) mod sql;

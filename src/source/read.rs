@@ -4,10 +4,10 @@
 //! entry names a key, the read decides. Deletes are the canonical keys of the entries minus the
 //! canonical keys of the rows that were read, never "this entry found no row".
 
-use super::sql::{Row, Sql, exact, exact_width, placeholder, quote};
+use super::query::Query;
+use super::sql::{Row, Sql, exact_width, quote};
 use crate::capture::audit::Captured;
 use crate::error::{Error, Kind, Result};
-use crate::fault;
 use crate::key;
 use crate::record::Deltas;
 use crate::record::state::Progress;
@@ -57,7 +57,7 @@ struct Read {
 impl Reader {
     pub fn new(captured: Captured, encoding: Encoding, max_row: usize) -> Self {
         let key = &captured.source.table.key;
-        let with_rowid = key.nullable || key.parts.iter().any(|p| p.column.is_none());
+        let with_rowid = Query(&captured.source).with_rowid();
         let mut reader = Self {
             shape: 0,
             with_rowid,
@@ -78,84 +78,20 @@ impl Reader {
             max_row,
             captured,
         };
-        reader.named = reader.named_sql();
+        reader.named = reader.query().named();
         reader.named_by_rowid =
-            reader.captured.source.table.key.nullable.then(|| reader.named_by_rowid_sql());
+            reader.captured.source.table.key.nullable.then(|| reader.query().named_by_rowid());
         reader
+    }
+
+    fn query(&self) -> Query<'_> {
+        Query(&self.captured.source)
     }
 
     /// Whether this process can read the table at all: it may lack a function or a collation.
     pub fn check(&self, sql: &mut Sql) -> Result<()> {
         sql.check(&self.named)?;
-        sql.check(&self.range_sql("", 1))
-    }
-
-    fn rowid(&self) -> String {
-        format!("_t.{}", self.captured.source.rowid.unwrap_or("rowid"))
-    }
-
-    /// The key's parts, without the rowid that joins a NULL, as columns of the table, with collations.
-    fn parts(&self) -> Vec<(String, &'static str)> {
-        let table = &self.captured.source.table;
-        let name =
-            |i: usize| table.columns.get(i).map_or_else(String::new, |c| format!("_t.{}", quote(&c.name)));
-        table
-            .key
-            .parts
-            .iter()
-            .map(|p| (p.column.map_or_else(|| self.rowid(), name), p.collation.name()))
-            .collect()
-    }
-
-    fn row_list(&self) -> String {
-        let rowid = self.with_rowid.then(|| self.rowid());
-        let columns = self.captured.source.columns.iter().map(|c| format!("_t.{}", quote(&c.name)));
-        exact(&rowid.into_iter().chain(columns).collect::<Vec<_>>())
-    }
-
-    fn entry_columns(&self) -> Vec<String> {
-        (0..self.captured.source.table.key.width()).map(|i| format!("k{i}")).collect()
-    }
-
-    /// Entries are sorted before they are joined: rows then come, and go into the replica, in key order.
-    /// `LIMIT -1` keeps SQLite from dropping the inner ORDER BY.
-    fn named_from(&self, filter: &str, on: &str) -> String {
-        let keys = self.entry_columns();
-        let collations = self.captured.source.table.key.collations();
-        let order: Vec<String> =
-            keys.iter().zip(collations).map(|(k, c)| format!("{k} COLLATE {}", c.name())).collect();
-        // The deliberate fault: what was entered as deleted is not looked for.
-        let deleted = "SELECT 1 FROM _redtail_changelog AS _d WHERE _d.tbl = ?1 AND _d.seq > ?2 AND _d.op = 3 AND _d.k0 IS _l.k0";
-        let on = if fault::trust_op() { format!("{on} AND NOT EXISTS ({deleted})") } else { on.to_owned() };
-        let entered: Vec<String> = keys.iter().map(|k| format!("_l.{k}")).collect();
-        format!(
-            "SELECT {},{} FROM (SELECT DISTINCT {} FROM _redtail_changelog WHERE tbl = ?1 AND seq > ?2 AND seq <= ?3 \
-             AND op <> 0{filter} ORDER BY {} LIMIT -1) AS _l LEFT JOIN {} AS _t ON {on}",
-            exact(&entered),
-            self.row_list(),
-            keys.join(","),
-            order.join(","),
-            quote(&self.captured.source.table.name),
-        )
-    }
-
-    fn named_sql(&self) -> String {
-        let parts = self.parts();
-        let mut on: Vec<String> =
-            parts.iter().enumerate().map(|(i, (x, c))| format!("{x} = _l.k{i} COLLATE {c}")).collect();
-        if self.captured.source.table.key.nullable {
-            on.push(format!("_l.k{} IS NULL", parts.len()));
-        }
-        self.named_from("", &on.join(" AND "))
-    }
-
-    /// The unary plus keeps SQLite from searching by the key's index, where NULLs would make it quadratic.
-    fn named_by_rowid_sql(&self) -> String {
-        let parts = self.parts();
-        let last = parts.len();
-        let mut on = vec![format!("{} = _l.k{last}", self.rowid())];
-        on.extend(parts.iter().enumerate().map(|(i, (x, c))| format!("+{x} IS _l.k{i} COLLATE {c}")));
-        self.named_from(&format!(" AND k{last} IS NOT NULL"), &on.join(" AND "))
+        sql.check(&self.query().range("", 1))
     }
 
     /// Reads what the entries of `(after, through]` name; calls `flush` whenever a piece is full.
@@ -280,9 +216,12 @@ impl Reader {
             let Some(values) = key::decode(key, &self.captured.source.table.key.collations()) else {
                 return Ok(None);
             };
-            let (condition, binds) = self.at(&values);
-            let query =
-                format!("SELECT {} FROM {} AS _t WHERE {condition}", self.row_list(), quote(self.name()));
+            let (condition, binds) = self.query().at(&values);
+            let query = format!(
+                "SELECT {} FROM {} AS _t WHERE {condition}",
+                self.query().row_list(),
+                quote(self.name())
+            );
             let read = sql.rows(&query, &binds, |row| Ok(ControlFlow::Break(self.row(row, 0)?)));
             let read = read.map_err(|e| self.describe(e))?.flatten();
             if read.as_ref().is_none_or(|r| r.key != *key) {
@@ -294,25 +233,6 @@ impl Reader {
             self.put(&mut out, read)?;
         }
         Ok(Some(out))
-    }
-
-    /// The condition that finds the row with this key.
-    fn at(&self, values: &[Value]) -> (String, Vec<Value>) {
-        let (mut terms, mut binds) = (Vec::new(), Vec::new());
-        let rowid = (self.rowid(), "BINARY");
-        let joined = self.captured.source.table.key.nullable.then_some(rowid);
-        for ((part, collation), value) in self.parts().into_iter().chain(joined).zip(values) {
-            let is_rowid = terms.len() == self.captured.source.table.key.parts.len();
-            match value {
-                Value::Null if is_rowid => {}
-                Value::Null => terms.push(format!("{part} IS NULL")),
-                _ => {
-                    binds.push(value.clone());
-                    terms.push(format!("{part} = {} COLLATE {collation}", placeholder(binds.len(), value)));
-                }
-            }
-        }
-        (terms.join(" AND "), binds)
     }
 
     /// Reads the rows behind `from` in key order, until a limit is reached.
@@ -327,8 +247,8 @@ impl Reader {
         let mut rows = Deltas::of(self.shape);
         let mut progress = from.clone();
         progress.by_sweep = self.by_sweep;
-        for (condition, binds) in self.behind(&from.values) {
-            let query = self.range_sql(&condition, limits.rows - rows.len());
+        for (condition, binds) in self.query().behind(&from.values) {
+            let query = self.query().range(&condition, limits.rows - rows.len());
             let full = sql.rows(&query, &binds, |row| {
                 let Some(read) = self.row(row, 0)? else { return Ok(ControlFlow::Continue(())) };
                 if read.key <= progress.through && !self.by_sweep {
@@ -358,51 +278,6 @@ impl Reader {
             *last = read.values.first().cloned().unwrap_or(Value::Null);
         }
         place
-    }
-
-    fn range_sql(&self, condition: &str, rows: usize) -> String {
-        let mut order: Vec<String> = self.parts().iter().map(|(x, c)| format!("{x} COLLATE {c}")).collect();
-        if self.captured.source.table.key.nullable {
-            order.push(self.rowid());
-        }
-        let table = quote(&self.captured.source.table.name);
-        let list = self.row_list();
-        format!("SELECT {list} FROM {table} AS _t{condition} ORDER BY {} LIMIT {rows}", order.join(","))
-    }
-
-    /// The conditions that together say "behind this key", each a search of its own, in key order.
-    ///
-    /// A row value comparison would say it in one, but not where NULL may stand in the key.
-    fn behind(&self, place: &[Value]) -> Vec<(String, Vec<Value>)> {
-        if place.is_empty() {
-            return vec![(String::new(), Vec::new())];
-        }
-        let mut parts = self.parts();
-        if self.captured.source.table.key.nullable {
-            parts.push((self.rowid(), "BINARY"));
-        }
-        let mut out = Vec::new();
-        // Without a NULL in it the key is unique, and its row may have been replaced under a higher rowid.
-        let null =
-            place.iter().take(self.captured.source.table.key.parts.len()).any(|v| matches!(v, Value::Null));
-        let levels = if null { parts.len() } else { self.captured.source.table.key.parts.len() };
-        for last in (0..levels.min(place.len())).rev() {
-            let mut terms = Vec::new();
-            let mut binds = Vec::new();
-            for (i, ((part, collation), value)) in parts.iter().zip(place).take(last + 1).enumerate() {
-                let compare = if i < last { "=" } else { ">" };
-                terms.push(match value {
-                    Value::Null if i < last => format!("{part} IS NULL"),
-                    Value::Null => format!("{part} IS NOT NULL"),
-                    _ => {
-                        binds.push(value.clone());
-                        format!("{part} {compare} {} COLLATE {collation}", placeholder(binds.len(), value))
-                    }
-                });
-            }
-            out.push((format!(" WHERE {}", terms.join(" AND ")), binds));
-        }
-        out
     }
 }
 
