@@ -2,7 +2,9 @@
 //!
 //! Owns the settings of a replicator. Reading them from a file or flags is the binary's work.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+use wildmatch::WildMatch;
 
 /// When a window counts as applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -24,9 +26,121 @@ pub enum OnDivergence {
     Stop,
 }
 
+/// How much of the source's changelog is kept, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changelog {
+    /// The cap that the application's own writes enforce, in entries; set by `init`. `None` leaves it as
+    /// it is, which is 10,000,000 in a new capture. It may be exceeded by 4,096.
+    pub max_rows: Option<u64>,
+    /// Entries younger than this are not pruned, for replicas that cannot acknowledge. Default 1 h.
+    pub retain_min: Duration,
+    /// Entries older than this are pruned though a consumer still needs them; it rebuilds. Default: none.
+    pub max_age: Option<Duration>,
+    /// A consumer that was not seen for so long is dropped. Default 7 days.
+    pub consumer_timeout: Duration,
+}
+
+impl Changelog {
+    /// The cap of a new capture, in entries.
+    pub const MAX_ROWS: u64 = 10_000_000;
+}
+
+impl Default for Changelog {
+    fn default() -> Self {
+        Self {
+            max_rows: None,
+            retain_min: Duration::from_secs(3600),
+            max_age: None,
+            consumer_timeout: Duration::from_secs(7 * 24 * 3600),
+        }
+    }
+}
+
+/// Which tables are replicated: those that match one of `include` and none of `exclude`.
+///
+/// In a pattern `*` stands for any text and `?` for one character; case does not matter, as in SQLite's
+/// names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wants {
+    /// Default: all.
+    pub include: Vec<String>,
+    /// Default: none.
+    pub exclude: Vec<String>,
+}
+
+impl Default for Wants {
+    fn default() -> Self {
+        Self { include: vec!["*".to_owned()], exclude: Vec::new() }
+    }
+}
+
+impl Wants {
+    /// Whether a table of this name is replicated.
+    #[must_use]
+    pub fn table(&self, name: &str) -> bool {
+        let any =
+            |patterns: &[String]| patterns.iter().any(|p| WildMatch::new_case_insensitive(p).matches(name));
+        any(&self.include) && !any(&self.exclude)
+    }
+
+    /// As a line for each pattern, for the source to keep.
+    pub(crate) fn write(&self) -> String {
+        let line = |sign: char| move |pattern: &String| format!("{sign}{}", pattern.replace('\n', "?"));
+        let lines: Vec<String> =
+            self.include.iter().map(line('+')).chain(self.exclude.iter().map(line('-'))).collect();
+        lines.join("\n")
+    }
+
+    /// What [`Wants::write`] wrote; `None` if it is something else.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let mut wants = Self { include: Vec::new(), exclude: Vec::new() };
+        for line in text.lines() {
+            match line.split_at_checked(1)? {
+                ("+", pattern) => wants.include.push(pattern.to_owned()),
+                ("-", pattern) => wants.exclude.push(pattern.to_owned()),
+                _ => return None,
+            }
+        }
+        Some(wants)
+    }
+}
+
+/// What is replicated of one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableConfig {
+    /// The columns, those of the key among them; all if it is `None`.
+    pub columns: Option<Vec<String>>,
+    /// Only rows for which this SQL expression is true. It depends on its own row alone.
+    pub filter: Option<String>,
+    /// By column, the SQL expression that stands in its place. It depends on its own row alone.
+    pub mask: BTreeMap<String, String>,
+    /// Only the newest rows.
+    pub keep_latest: Option<KeepLatest>,
+}
+
+/// The first `rows` rows in the order of `by`, descending, and of the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeepLatest {
+    /// A column, the first one of an index.
+    pub by: String,
+    /// How many rows, at least 1.
+    pub rows: u64,
+    /// Do without the index: every window that touches the table then reads all of it.
+    pub allow_scan: bool,
+}
+
 /// The settings of a replicator.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Which tables are replicated.
+    pub wants: Wants,
+    /// What is replicated of a table, by its name.
+    pub tables: BTreeMap<String, TableConfig>,
+    /// What is kept of the source's changelog.
+    pub changelog: Changelog,
+    /// At most one write to the source in this time: an acknowledgement, with a piece of pruning. Default
+    /// 5 s; outside WAL mode, where every write syncs the disk, twelve times as long.
+    pub ack_interval: Duration,
     /// When a window counts as applied.
     pub durability: Durability,
     /// What to do about a source that diverged.
@@ -53,6 +167,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            wants: Wants::default(),
+            tables: BTreeMap::new(),
+            changelog: Changelog::default(),
+            ack_interval: Duration::from_secs(5),
             durability: Durability::default(),
             on_divergence: OnDivergence::default(),
             cache_bytes: 64 << 20,
@@ -64,5 +182,13 @@ impl Default for Config {
             poll: Duration::from_millis(250),
             max_row: 32 << 20,
         }
+    }
+}
+
+impl Config {
+    /// What is replicated of this table, if something is said of it.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&TableConfig> {
+        self.tables.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, t)| t)
     }
 }

@@ -1,5 +1,6 @@
 //! Where a replica stands in its source.
 
+use crate::value::Value;
 use std::fmt;
 use std::str::FromStr;
 
@@ -10,6 +11,43 @@ pub struct LogId(pub [u8; 16]);
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// A random number that nobody else has: a replica's id, or one of its sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Nonce(pub [u8; 16]);
+
+impl Nonce {
+    /// A new one, from the operating system.
+    ///
+    /// # Errors
+    /// `Io` if it gives no random numbers.
+    pub(crate) fn new() -> crate::Result<Self> {
+        let mut bytes = [0; 16];
+        let failed = |e| crate::Error::new(crate::Kind::Io, format!("no random numbers are to be had: {e}"));
+        getrandom::fill(&mut bytes).map_err(failed)?;
+        Ok(Self(bytes))
+    }
+
+    pub(crate) fn of(value: &Value) -> Option<Self> {
+        if let Value::Blob(bytes) = value { bytes.as_slice().try_into().ok().map(Self) } else { None }
+    }
+
+    pub(crate) fn value(self) -> Value {
+        Value::Blob(self.0.to_vec())
+    }
+}
+
+impl fmt::Display for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+impl fmt::Debug for Nonce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 

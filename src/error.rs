@@ -32,6 +32,8 @@ pub enum Kind {
     Io,
     /// The replica could not be written: its disk is full, or a file operation failed.
     Replica,
+    /// Another process follows the source as this consumer: the replica must become another one.
+    Taken,
     /// A row is larger than the configured limit.
     TooLarge,
     /// The source refused a statement, or answered what it never should.
@@ -94,7 +96,7 @@ impl Error {
     /// Whether trying the same again may succeed without anybody's help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self.kind, Kind::Unavailable | Kind::Io)
+        matches!(self.kind, Kind::Unavailable | Kind::Io | Kind::Taken)
     }
 }
 

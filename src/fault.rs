@@ -69,3 +69,8 @@ pub(crate) fn split_window() -> bool {
 pub(crate) fn reconcile_early() -> bool {
     is("reconcile-early")
 }
+
+/// `acknowledge-early`: what is visible is acknowledged, whether it is on disk or not.
+pub(crate) fn acknowledge_early() -> bool {
+    is("acknowledge-early")
+}

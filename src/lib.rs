@@ -40,8 +40,9 @@ mod utf16;
 mod value;
 mod window;
 
-pub use config::{Config, Durability, OnDivergence};
-pub use cursor::{LogId, Position};
+pub use capture::consumers::Consumer;
+pub use config::{Changelog, Config, Durability, KeepLatest, OnDivergence, TableConfig, Wants};
+pub use cursor::{LogId, Nonce, Position};
 pub use error::{Error, Kind, Result};
 pub use replica::{Difference, Replica, Row, Scan, Snapshot, TableInfo};
 pub use replicator::{Progress, Replicator, State, Verified};

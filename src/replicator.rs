@@ -7,16 +7,19 @@
 //! and a new pair starts from the replica's cursor.
 
 use crate::capture::audit::Audit;
+use crate::capture::consumers::{Claim, Consumer};
 use crate::config::Config;
-use crate::cursor::Position;
+use crate::cursor::{Cursor, LogId, Nonce, Position};
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::replica::{Applied, Difference, Replica, Writer};
+use crate::source::acknowledge::{Acknowledging, Written};
 use crate::source::local::{self, Observer, Windows};
 use crate::source::retry::Retry;
 use crate::source::{Skipped, Source};
 use crate::window::Goal;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
@@ -31,6 +34,8 @@ pub struct Replicator {
     progress: Arc<watch::Sender<Progress>>,
     asks: mpsc::Sender<Ask>,
     asked: Mutex<mpsc::Receiver<Ask>>,
+    /// What this process acknowledges with.
+    session: OnceLock<Nonce>,
 }
 
 /// A comparison that a running replicator is asked for: it has the source and the replica's only writer.
@@ -96,6 +101,9 @@ pub struct Progress {
     pub skipped: Vec<Skipped>,
     /// The last failure, while it lasts.
     pub error: Option<String>,
+    /// The source may not be written to: it does not know of this replica, and `retain_min` decides how
+    /// long it may be away.
+    pub read_only: bool,
     read_at: Option<Instant>,
     level_at: Option<Instant>,
 }
@@ -129,8 +137,20 @@ impl Progress {
         }
     }
 
+    /// What is in the replica before anything is applied is on disk.
+    fn resumed(&mut self, cursor: Option<&Cursor>) {
+        if let Some(cursor) = cursor {
+            self.position = Some(cursor.position());
+            self.durable_seq = cursor.seq;
+            self.horizon = cursor.horizon;
+        }
+    }
+
     fn applied(&mut self, applied: &Applied) {
         let cursor = applied.end.cursor;
+        if self.position.is_some_and(|p| p.log_id != cursor.log_id) {
+            self.durable_seq = 0;
+        }
         self.position = Some(cursor.position());
         self.horizon = cursor.horizon;
         self.applied_at = Some(applied.at);
@@ -177,6 +197,30 @@ impl Observer for Watch {
         }
         self.0.send_modify(|p| p.skipped.clone_from(&audit.skipped));
     }
+
+    fn durable(&self, log_id: LogId) -> u64 {
+        let progress = self.0.borrow();
+        let position = progress.position.filter(|p| p.log_id == log_id);
+        position.map_or(0, |p| if fault::acknowledge_early() { p.seq } else { progress.durable_seq })
+    }
+
+    fn wrote(&self, written: Option<&Written>) {
+        self.0.send_modify(|p| p.read_only = written.is_none());
+        let Some(written) = written else {
+            tracing::warn!("the source may not be written to: it cannot be told how far this replica is");
+            return;
+        };
+        for c in &written.dropped {
+            let days = c.unseen.as_secs() / 86_400;
+            tracing::warn!(
+                "consumer {} was not seen for {days} days: it is dropped, and rebuilds if it returns",
+                c.id
+            );
+        }
+        if written.pruned > 0 {
+            tracing::debug!("{} entries pruned", written.pruned);
+        }
+    }
 }
 
 /// A pair of threads at work.
@@ -199,6 +243,13 @@ fn verified(ended: Ended) -> Verified {
     Verified { differences: writer.differences.named, count: writer.differences.count, rows: writer.copied }
 }
 
+/// Who a replica is to its source.
+#[derive(Clone)]
+struct Enrolled {
+    claim: Claim,
+    known: Option<Consumer>,
+}
+
 /// Why sessions ended.
 enum Ended {
     Done(Box<Writer>),
@@ -212,7 +263,7 @@ impl Replicator {
     pub fn new(source: Source, replica: Replica, config: Config) -> Self {
         let progress = Arc::new(watch::Sender::new(Progress::default()));
         let (asks, asked) = mpsc::channel(1);
-        Self { source, replica, config, progress, asks, asked: Mutex::new(asked) }
+        Self { source, replica, config, progress, asks, asked: Mutex::new(asked), session: OnceLock::new() }
     }
 
     /// The replica, to read from while this runs.
@@ -314,15 +365,23 @@ impl Replicator {
         let mut retry = Retry::new();
         loop {
             let before = self.progress.borrow().position;
-            let mut session = self.begin(goal.clone())?;
+            let claim = self.enroll().await?;
+            let mut session = self.begin(goal.clone(), &claim)?;
             let (ended, writer) = tokio::select! {
                 done = &mut session.done => done.map_err(|_| Error::new(Kind::Replica, "the replica's thread panicked"))?,
-                () = shutdown.as_mut() => return session.end().await.map(|()| Ended::Stopped),
+                () = shutdown.as_mut() => {
+                    let ended = session.end().await;
+                    self.settle(claim).await;
+                    return ended.map(|()| Ended::Stopped);
+                }
                 Some(ask) = asked.recv() => return session.end().await.map(|()| Ended::Asked(ask)),
             };
             session.stop.set();
             let error = match ended {
-                Ok(()) => return Ok(Ended::Done(Box::new(writer))),
+                Ok(()) => {
+                    self.settle(claim).await;
+                    return Ok(Ended::Done(Box::new(writer)));
+                }
                 Err(e) if e.is_transient() => e,
                 Err(e) => return Err(e),
             };
@@ -340,12 +399,61 @@ impl Replicator {
         }
     }
 
+    /// Says who this replica is to its source. A replica whose file was copied, and whose copy has
+    /// acknowledged since, becomes a consumer of its own.
+    async fn enroll(&self) -> Result<Enrolled> {
+        let session = match self.session.get() {
+            Some(session) => *session,
+            None => *self.session.get_or_init({
+                let new = Nonce::new()?;
+                move || new
+            }),
+        };
+        let stored = self.replica.consumer()?;
+        let (mut id, mut sessions) = stored.clone().unwrap_or((Nonce::new()?, Vec::new()));
+        let known = self.source.consumers().await?.into_iter().find(|c| c.id == id);
+        let known = match known.as_ref().map(|c| sessions.iter().position(|s| Some(*s) == c.session)) {
+            Some(Some(i)) => {
+                sessions.drain(..i);
+                known
+            }
+            Some(None) => {
+                tracing::warn!(
+                    "another process acknowledges as consumer {id} (a copy of this replica): this one is a new consumer"
+                );
+                (id, sessions) = (Nonce::new()?, Vec::new());
+                None
+            }
+            None => None,
+        };
+        if !sessions.contains(&session) {
+            sessions.push(session);
+        }
+        if stored.as_ref() != Some(&(id, sessions.clone())) {
+            self.replica.set_consumer(id, &sessions)?;
+        }
+        let wants = self.config.wants.clone();
+        Ok(Enrolled { claim: Claim { id, sessions, seq: 0, wants }, known })
+    }
+
+    /// Says to the source where following ended. That it cannot be told now is no failure of following.
+    async fn settle(&self, enrolled: Enrolled) {
+        let Some(position) = self.progress.borrow().position else { return };
+        let durable = Watch(Arc::clone(&self.progress)).durable(position.log_id);
+        if let Err(e) = self.source.settle(enrolled.claim, durable).await {
+            tracing::debug!("not acknowledged at the end: {e}");
+        }
+    }
+
     /// Starts both threads, from what the replica has durably.
-    fn begin(&self, goal: Goal) -> Result<Session> {
+    fn begin(&self, goal: Goal, enrolled: &Enrolled) -> Result<Session> {
         let start = self.replica.start()?;
+        self.progress.send_modify(|p| p.resumed(start.cursor.as_ref()));
+        let acknowledging = Acknowledging::new(enrolled.claim.clone(), enrolled.known.as_ref());
         let mut writer = Writer::new(&self.replica, self.config.durability)?;
         let watch = Watch(Arc::clone(&self.progress));
-        let Windows { pieces, stop } = local::follow(self.source.path(), &self.config, start, goal, watch)?;
+        let Windows { pieces, stop } =
+            local::follow(self.source.path(), &self.config, start, goal, Some(acknowledging), watch)?;
         let (send, done) = oneshot::channel();
         let progress = Arc::clone(&self.progress);
         let runtime = tokio::runtime::Handle::current();

@@ -6,7 +6,7 @@
 
 use super::describe::{Described, Skipped, SourceTable, describe};
 use super::triggers::{Trigger, triggers};
-use super::{END, PREFIX, evict, migrate};
+use super::{Demand, END, PREFIX, bound, evict, migrate};
 use crate::error::Result;
 use crate::fault;
 use crate::source::sql::Sql;
@@ -27,6 +27,8 @@ pub(crate) struct Audit {
     pub loose: Vec<String>,
     /// The bookkeeping itself is there, with at least one entry (the changelog is never emptied by us).
     pub installed: bool,
+    /// The bookkeeping is that of this redtail, and the changelog's growth is bounded.
+    pub current: bool,
 }
 
 /// A table whose capture is whole.
@@ -41,7 +43,11 @@ pub(crate) struct Captured {
 impl Audit {
     /// Whether nothing is left to install or to take away.
     pub fn is_whole(&self) -> bool {
-        self.installed && self.broken.is_empty() && self.stale.is_empty() && self.loose.is_empty()
+        self.installed
+            && self.current
+            && self.broken.is_empty()
+            && self.stale.is_empty()
+            && self.loose.is_empty()
     }
 }
 
@@ -63,7 +69,7 @@ struct Standing {
 }
 
 /// Reads the whole schema and says what is captured and what is not.
-pub(crate) fn audit(sql: &mut Sql) -> Result<Audit> {
+pub(crate) fn audit(sql: &mut Sql, demand: &Demand) -> Result<Audit> {
     let mut described = describe(sql)?;
     skip_searchless(&mut described);
     let mut installed = migrate::is_installed(sql)?;
@@ -71,12 +77,15 @@ pub(crate) fn audit(sql: &mut Sql) -> Result<Audit> {
         migrate::refuse_newer(sql)?;
         installed = sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?.is_some();
     }
+    let current = installed && migrate::is_current(sql)? && bound::max_rows(sql)?.is_some();
     let ids = if installed { ids(sql)? } else { HashMap::new() };
-    let standing = standing(sql)?;
+    let mut standing = standing(sql)?;
+    standing.ours.remove("_redtail_changelog");
+    let unwanted = leave_unwanted(&mut described, demand, &mut standing);
     let known: HashSet<&str> = described.tables.iter().map(|t| t.table.name.as_str()).collect();
     let stale = ids
         .iter()
-        .filter(|(name, _)| !known.contains(name.as_str()))
+        .filter(|(name, _)| !known.contains(name.as_str()) && !unwanted.contains(name.as_str()))
         .flat_map(|(_, ids)| ids.clone())
         .collect();
     let (mut captured, mut broken) = (Vec::new(), Vec::new());
@@ -94,7 +103,23 @@ pub(crate) fn audit(sql: &mut Sql) -> Result<Audit> {
         captured.iter().flat_map(|c| triggers(&c.source, c.id)).map(|t| t.name).collect();
     let ours = standing.ours.into_values().flatten().map(|(name, ..)| name);
     let loose = ours.filter(|name| !expected.contains(name)).collect();
-    Ok(Audit { captured, broken, skipped: described.skipped, stale, loose, installed })
+    Ok(Audit { captured, broken, skipped: described.skipped, stale, loose, installed, current })
+}
+
+/// Takes away the tables that are not asked for. Those that somebody else may have asked for are left as
+/// they stand, whatever that is: their names come back, and their triggers are not looked at.
+fn leave_unwanted(described: &mut Described, demand: &Demand, standing: &mut Standing) -> HashSet<String> {
+    described.skipped.retain(|s| demand.table(&s.name));
+    let unwanted: Vec<String> =
+        described.tables.iter().map(|t| t.table.name.clone()).filter(|n| !demand.table(n)).collect();
+    described.tables.retain(|t| demand.table(&t.table.name));
+    if demand.release {
+        return HashSet::new();
+    }
+    for name in &unwanted {
+        standing.ours.remove(&name.to_ascii_lowercase());
+    }
+    unwanted.into_iter().collect()
 }
 
 /// A table with a unique index that no search can use would be scanned by every write of the application.

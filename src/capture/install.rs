@@ -7,7 +7,8 @@
 use super::audit::{Audit, audit};
 use super::describe::SourceTable;
 use super::triggers::{NOW_MS, Op, triggers};
-use super::{END, PREFIX, migrate};
+use super::{Demand, END, PREFIX, bound, migrate};
+use crate::config::Changelog;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::source::sql::{Sql, quote};
@@ -22,11 +23,12 @@ const LOCK: Duration = Duration::from_millis(3);
 ///
 /// # Errors
 /// `Unavailable` if the write lock is not to be had; `Usage` if the source cannot be written.
-pub(crate) fn install(sql: &mut Sql) -> Result<Audit> {
+pub(crate) fn install(sql: &mut Sql, demand: &Demand, max_rows: Option<u64>) -> Result<Audit> {
     loop {
         let found = write(sql, |sql| {
             migrate::migrate(sql)?;
-            let found = audit(sql)?;
+            bound::install(sql, max_rows, Changelog::MAX_ROWS)?;
+            let found = audit(sql, demand)?;
             if !found.is_whole() {
                 clear(sql, &found)?;
                 repair(sql, &found)?;
@@ -40,15 +42,18 @@ pub(crate) fn install(sql: &mut Sql) -> Result<Audit> {
 }
 
 /// The statements that [`install`] would run, without running them.
-pub(crate) fn plan(sql: &mut Sql) -> Result<(Audit, Vec<String>)> {
+pub(crate) fn plan(sql: &mut Sql, demand: &Demand, max_rows: Option<u64>) -> Result<(Audit, Vec<String>)> {
     let planned = write_and_roll_back(sql, |sql| {
-        let installed = migrate::is_installed(sql)?;
+        let have = if migrate::is_installed(sql)? { migrate::version(sql)? } else { 0 };
+        let missing = migrate::MIGRATIONS.iter().skip(usize::try_from(have).unwrap_or(0));
+        let mut out: Vec<String> = missing.map(|m| m.trim().to_owned()).collect();
+        let cap = bound::max_rows(sql)?;
         migrate::migrate(sql)?;
-        let found = audit(sql)?;
-        let mut out = Vec::new();
-        if !installed {
-            out.push(include_str!("../../migrations/0001_capture.sql").trim().to_owned());
+        bound::install(sql, max_rows, Changelog::MAX_ROWS)?;
+        if bound::max_rows(sql)? != cap {
+            out.extend(bound::text(sql)?.map(|text| format!("{text};")));
         }
+        let found = audit(sql, demand)?;
         let next = sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?.unwrap_or(1);
         for ((t, _), id) in found.broken.iter().zip(next..) {
             out.extend(triggers(t, id).into_iter().map(|t| format!("{};", t.sql)));
@@ -97,6 +102,9 @@ fn repair(sql: &mut Sql, found: &Audit) -> Result<()> {
         if begun.elapsed() > LOCK {
             break;
         }
+    }
+    if found.broken.is_empty() {
+        return Ok(());
     }
     // The end view must stand behind our newest trigger.
     sql.script(&format!("DROP VIEW IF EXISTS {END}; CREATE VIEW {END} AS SELECT 1"))

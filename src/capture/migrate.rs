@@ -9,7 +9,8 @@ use crate::value::Value;
 use std::ops::ControlFlow;
 
 /// What shipped, in order; a migration is never edited (`shipped_migrations_never_change`).
-const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/0001_capture.sql")];
+pub(super) const MIGRATIONS: [&str; 2] =
+    [include_str!("../../migrations/0001_capture.sql"), include_str!("../../migrations/0002_consumers.sql")];
 
 /// The tables without which there is no capture.
 const TABLES: [&str; 3] = ["changelog", "tables", "meta"];
@@ -19,6 +20,16 @@ pub(crate) fn is_installed(sql: &mut Sql) -> Result<bool> {
     let names = TABLES.map(|t| format!("'{PREFIX}{t}'")).join(",");
     let count = format!("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ({names})");
     Ok(sql.integer(&count, &[])? == Some(TABLES.len() as i64))
+}
+
+/// Whether the bookkeeping is that of this redtail, with nothing missing.
+pub(crate) fn is_current(sql: &mut Sql) -> Result<bool> {
+    Ok(version(sql)? == MIGRATIONS.len() as i64 && has_consumers(sql)?)
+}
+
+pub(super) fn has_consumers(sql: &mut Sql) -> Result<bool> {
+    let query = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_redtail_consumers'";
+    Ok(sql.integer(query, &[])?.is_some())
 }
 
 /// The number of the last migration that the source has.
@@ -46,7 +57,7 @@ pub(crate) fn refuse_newer(sql: &mut Sql) -> Result<()> {
 /// A changelog that is gone or was emptied starts a new log: its numbers would otherwise start over.
 pub(crate) fn migrate(sql: &mut Sql) -> Result<()> {
     if !is_installed(sql)? {
-        for table in TABLES {
+        for table in TABLES.into_iter().chain(["consumers"]) {
             sql.script(&format!("DROP TABLE IF EXISTS {PREFIX}{table}"))?;
         }
         sql.script(MIGRATIONS.first().copied().unwrap_or_default())?;
@@ -59,6 +70,10 @@ pub(crate) fn migrate(sql: &mut Sql) -> Result<()> {
             "UPDATE _redtail_meta SET value = ?1 WHERE name = 'migration'",
             &[Value::Integer(number)],
         )?;
+    }
+    if !has_consumers(sql)? {
+        // Somebody dropped it: whoever follows registers again.
+        sql.script(MIGRATIONS.get(1).copied().unwrap_or_default())?;
     }
     if sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?.is_none() {
         sql.run("UPDATE _redtail_meta SET value = randomblob(16) WHERE name = 'log'")?;
@@ -83,6 +98,6 @@ mod tests {
     #[test]
     fn shipped_migrations_never_change() {
         let sums = super::MIGRATIONS.map(|m| format!("{:032x}", xxhash_rust::xxh3::xxh3_128(m.as_bytes())));
-        assert_eq!(sums, ["8dcfa36667b298693cf03adc989dbab2"]);
+        assert_eq!(sums, ["8dcfa36667b298693cf03adc989dbab2", "?"]);
     }
 }

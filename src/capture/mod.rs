@@ -6,6 +6,8 @@
 //! must never change an object that is not its own.
 
 pub(crate) mod audit;
+pub(crate) mod bound;
+pub(crate) mod consumers;
 pub(crate) mod describe;
 mod evict;
 pub(crate) mod install;
@@ -14,6 +16,34 @@ mod sqltext;
 mod triggers;
 
 pub(crate) use migrate::{is_installed as migrate_is_installed, log_id};
+
+use crate::config::{Config, Wants};
+use crate::error::Result;
+use crate::source::sql::Sql;
+
+/// Which tables must be captured, and what becomes of the capture of others.
+pub(crate) struct Demand {
+    wants: Vec<Wants>,
+    /// Tables that nobody wants are released; else they are left as they are.
+    release: bool,
+}
+
+impl Demand {
+    /// What one replica wants. The capture of other tables may be somebody else's.
+    pub fn of_one(config: &Config) -> Self {
+        Self { wants: vec![config.wants.clone()], release: false }
+    }
+
+    /// What this configuration and all consumers want together; nothing else stays captured.
+    pub fn of_all(sql: &mut Sql, config: &Config) -> Result<Self> {
+        let theirs = consumers::list(sql)?.into_iter().map(|c| c.wants.unwrap_or_default());
+        Ok(Self { wants: theirs.chain([config.wants.clone()]).collect(), release: true })
+    }
+
+    fn table(&self, name: &str) -> bool {
+        self.wants.iter().any(|w| w.table(name))
+    }
+}
 
 /// The prefix of every object of ours.
 pub(crate) const PREFIX: &str = "_redtail_";

@@ -14,7 +14,7 @@ pub(crate) use apply::{Applied, Writer};
 pub use scan::{Row, Scan, Snapshot, TableInfo};
 
 use crate::config::Config;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, Nonce};
 use crate::error::{Error, Kind, Result};
 use crate::record::state::{TableState, decode_cursor, decode_past, decode_table};
 use crate::record::unseal;
@@ -39,6 +39,7 @@ const FORMAT: &str = "format";
 const CURSOR: &str = "cursor";
 const SOURCE: &str = "source";
 const NEXT: &str = "next";
+const CONSUMER: &str = "consumer";
 
 /// A replica: open once, read from any number of threads.
 #[derive(Clone)]
@@ -138,14 +139,41 @@ impl Replica {
         Ok(meta(&read, SOURCE)?.map(|b| String::from_utf8_lossy(&b).into_owned()))
     }
 
-    /// Remembers which source this replica follows.
-    pub(crate) fn set_source(&self, source: &str) -> Result<()> {
+    /// The id under which the source knows this replica; `None` before it has followed any.
+    ///
+    /// # Errors
+    /// `Damaged` if it cannot be read.
+    pub fn consumer_id(&self) -> Result<Option<Nonce>> {
+        Ok(self.consumer()?.map(|(id, _)| id))
+    }
+
+    /// The id under which this replica acknowledges, and the nonces that it may have left in its source,
+    /// the newest last; `None` before the first one.
+    pub(crate) fn consumer(&self) -> Result<Option<(Nonce, Vec<Nonce>)>> {
+        let read = self.db.begin_read()?;
+        let bytes = meta(&read, CONSUMER)?.unwrap_or_default();
+        let mut nonces = bytes.chunks_exact(16).filter_map(|b| b.try_into().ok().map(Nonce));
+        Ok(nonces.next().map(|id| (id, nonces.collect())))
+    }
+
+    /// Remembers them, on disk.
+    pub(crate) fn set_consumer(&self, id: Nonce, sessions: &[Nonce]) -> Result<()> {
+        let bytes: Vec<u8> = [id].iter().chain(sessions).flat_map(|n| n.0).collect();
+        self.set_meta(CONSUMER, &bytes)
+    }
+
+    fn set_meta(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let txn = self.db.begin_write()?;
         txn.open_table(META)
             .map_err(failed)?
-            .insert(SOURCE, crate::record::seal(source.as_bytes()).as_slice())
+            .insert(name, crate::record::seal(bytes).as_slice())
             .map_err(failed)?;
         txn.commit().map_err(failed)
+    }
+
+    /// Remembers which source this replica follows.
+    pub(crate) fn set_source(&self, source: &str) -> Result<()> {
+        self.set_meta(SOURCE, source.as_bytes())
     }
 }
 

@@ -39,7 +39,7 @@ impl<O: Observer> Follower<O> {
 
     /// Compares the whole schema with what is known. `false` if capture has to be repaired first.
     pub(super) fn audit(&mut self, schema_version: i64, read_at: Instant, piece: &mut Piece) -> Result<bool> {
-        let mut found = audit(&mut self.sql)?;
+        let mut found = audit(&mut self.sql, &self.demand)?;
         if !found.is_whole() {
             if fault::reconcile_early() && self.early {
                 found.captured.extend(found.broken.iter().map(|(t, _)| Captured::too_early(t)));
@@ -64,7 +64,7 @@ impl<O: Observer> Follower<O> {
             self.sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?.unwrap_or(0);
         self.observer.audited(&found);
         self.audited = Some((schema_version, read_at));
-        self.wake.wal = journal_is_wal(&mut self.sql)?;
+        self.wake.wal = self.sql.read_journal_mode()?;
         Ok(true)
     }
 
@@ -167,20 +167,15 @@ fn refuse_broken(found: &Audit) -> Result<()> {
     if !found.installed {
         return Err(Error::new(Kind::Capture, format!("source: capture is not installed; {hint}")));
     }
+    if !found.current {
+        return Err(Error::new(
+            Kind::Capture,
+            format!("source: its capture is an older one or not whole; {hint}"),
+        ));
+    }
     match found.broken.first() {
         Some((t, why)) => Err(Error::new(Kind::Capture, format!("table {}: {why}; {hint}", t.table.name))),
         None => Ok(()),
-    }
-}
-
-fn journal_is_wal(sql: &mut Sql) -> Result<bool> {
-    let query = "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode";
-    let mode = sql.rows(query, &[], |row| Ok(ControlFlow::Break(row.text(0)?)))?.flatten();
-    match mode.as_deref() {
-        Some("mvcc") => Err(Error::usage(
-            "source: journal mode MVCC is not supported; the order of its entries is not the order of its commits",
-        )),
-        mode => Ok(mode == Some("wal")),
     }
 }
 

@@ -4,14 +4,15 @@
 //! pieces its channel holds and starts again from the replica's cursor after any error. It writes to
 //! the source only through `capture`.
 
+use super::acknowledge::{Acknowledging, Written};
 use super::read::{Limits, Reader};
 use super::sql::Sql;
 pub(crate) use super::wake::Stop;
 use super::wake::{Wake, Woken};
 use crate::capture::audit::Audit;
-use crate::capture::{install, log_id, migrate_is_installed};
+use crate::capture::{Demand, install, log_id, migrate_is_installed};
 use crate::config::Config;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, LogId};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::record::Deltas;
@@ -42,6 +43,10 @@ pub(crate) trait Observer: Send + 'static {
     fn level(&self, head: u64, at: Instant);
     /// A table is not replicated, or something was repaired: for people.
     fn audited(&self, audit: &Audit);
+    /// Up to where the replica has everything of this log on disk; 0 if it has nothing of it.
+    fn durable(&self, log_id: LogId) -> u64;
+    /// The source was written to; `None` if it may not be.
+    fn wrote(&self, written: Option<&Written>);
 }
 
 /// Starts the thread that reads windows from `start` on.
@@ -50,6 +55,7 @@ pub(crate) fn follow(
     config: &Config,
     start: Start,
     goal: Goal,
+    acknowledging: Option<Acknowledging>,
     observer: impl Observer,
 ) -> Result<Windows> {
     let stop = Stop::new();
@@ -58,7 +64,7 @@ pub(crate) fn follow(
     let thread = std::thread::Builder::new().name("redtail-source".into());
     let body = move || {
         let failed = Follower::open(path, config, start, goal, at_stop, out.clone(), observer)
-            .and_then(|mut f| f.run());
+            .and_then(|f| Follower { acknowledging, ..f }.run());
         match failed {
             Err(e) if e.kind() != Kind::Stopped => drop(out.blocking_send(Err(e))),
             _ => {}
@@ -100,6 +106,10 @@ pub(super) struct Follower<O> {
     /// The schema version of the last audit, and the hash of the schema then.
     pub(super) schema: (i64, u64),
     pub(super) verify_begun: bool,
+    /// Which tables this replica wants.
+    pub(super) demand: Demand,
+    /// `None` where following writes nothing to the source.
+    acknowledging: Option<Acknowledging>,
     /// Capture has never been whole yet (only for a deliberate fault).
     pub(super) early: bool,
 }
@@ -129,6 +139,8 @@ impl<O: Observer> Follower<O> {
             schema: (0, 0),
             verify_begun: false,
             early: true,
+            demand: Demand::of_one(&config),
+            acknowledging: None,
             path,
             sql,
             wake,
@@ -140,15 +152,17 @@ impl<O: Observer> Follower<O> {
         })
     }
 
-    fn run(&mut self) -> Result<()> {
+    fn run(mut self) -> Result<()> {
         loop {
             while self.window()? {
                 self.check_stop()?;
+                self.acknowledge()?;
             }
             if self.goal != Goal::Follow {
                 return Ok(());
             }
             loop {
+                self.acknowledge()?;
                 match self.wake.wait(&mut self.sql)? {
                     Woken::Changed => break,
                     Woken::Unchanged => self.level(Instant::now()),
@@ -156,6 +170,22 @@ impl<O: Observer> Follower<O> {
                 }
             }
         }
+    }
+
+    /// Tells the source how far the replica is, if it is time to.
+    fn acknowledge(&mut self) -> Result<()> {
+        let (Some(acknowledging), Some(cursor)) = (&mut self.acknowledging, self.cursor) else {
+            return Ok(());
+        };
+        let durable = self.observer.durable(cursor.log_id);
+        if !acknowledging.is_due(durable, &self.config, self.wake.wal) {
+            return Ok(());
+        }
+        let written = acknowledging.write(&mut self.sql, durable, &self.config)?;
+        if written.is_some() || acknowledging.read_only {
+            self.observer.wrote(written.as_ref());
+        }
+        Ok(())
     }
 
     fn check_stop(&self) -> Result<()> {
@@ -179,8 +209,8 @@ impl<O: Observer> Follower<O> {
         match result? {
             Outcome::Repair => {
                 let shown = self.path.display();
-                let installed =
-                    install::install(&mut self.sql).map_err(|e| e.during(format!("source {shown}")))?;
+                let installed = install::install(&mut self.sql, &self.demand, None)
+                    .map_err(|e| e.during(format!("source {shown}")))?;
                 self.observer.audited(&installed);
                 self.audited = None;
                 self.early = false;
@@ -386,7 +416,7 @@ enum Outcome {
 }
 
 /// Whether capture is there at all, its log id and its head, in one snapshot.
-pub(crate) fn look(sql: &mut Sql) -> Result<Option<(crate::cursor::LogId, u64)>> {
+pub(crate) fn look(sql: &mut Sql) -> Result<Option<(LogId, u64)>> {
     sql.run("BEGIN")?;
     let result = (|| {
         if !migrate_is_installed(sql)? {

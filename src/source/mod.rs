@@ -1,6 +1,7 @@
 //! How a source is read. `local` is the file here; `query` says what a window and a range are in SQL, and
 //! `read` reads them; `wake` notices that there is something to read, and `retry` how long to wait after a failure.
 
+pub(crate) mod acknowledge;
 mod adopt;
 pub(crate) mod local;
 mod place;
@@ -12,7 +13,8 @@ mod wake;
 
 pub use crate::capture::describe::Skipped;
 
-use crate::capture::install;
+use crate::capture::consumers::{self, Claim, Consumer};
+use crate::capture::{Demand, install};
 use crate::config::Config;
 use crate::cursor::Position;
 use crate::error::{Error, Kind, Result};
@@ -71,8 +73,10 @@ impl Source {
     /// `Unavailable` if the write lock is not to be had within `busy_timeout`; `Usage` if the file is no
     /// database, may not be written, or has a newer capture.
     pub async fn init(&self) -> Result<Installed> {
-        self.with(|sql| {
-            let found = install::install(sql)?;
+        let config = self.config.clone();
+        self.with(move |sql| {
+            let demand = Demand::of_all(sql, &config)?;
+            let found = install::install(sql, &demand, config.changelog.max_rows)?;
             let captured = found.captured.into_iter().map(|c| c.source.table.name).collect();
             Ok(Installed { captured, skipped: found.skipped })
         })
@@ -84,8 +88,10 @@ impl Source {
     /// # Errors
     /// As [`Source::init`].
     pub async fn plan(&self) -> Result<(Installed, Vec<String>)> {
-        self.with(|sql| {
-            let (found, statements) = install::plan(sql)?;
+        let config = self.config.clone();
+        self.with(move |sql| {
+            let demand = Demand::of_all(sql, &config)?;
+            let (found, statements) = install::plan(sql, &demand, config.changelog.max_rows)?;
             let tables =
                 found.captured.into_iter().map(|c| c.source).chain(found.broken.into_iter().map(|(t, _)| t));
             let captured = tables.map(|t| t.table.name).collect();
@@ -108,6 +114,29 @@ impl Source {
     /// `Usage` if the file is no database.
     pub async fn head(&self) -> Result<Option<Position>> {
         self.with(|sql| Ok(local::look(sql)?.map(|(log_id, seq)| Position { log_id, seq }))).await
+    }
+
+    /// The replicas that the source knows; none where capture is not installed.
+    ///
+    /// # Errors
+    /// As [`Source::head`].
+    pub async fn consumers(&self) -> Result<Vec<Consumer>> {
+        self.with(consumers::list).await
+    }
+
+    /// Deletes every entry that may go, in many small writes. Returns how many went.
+    ///
+    /// # Errors
+    /// As [`Source::init`]; `Capture` if there is no capture.
+    pub async fn prune(&self) -> Result<u64> {
+        let config = self.config.clone();
+        self.with(move |sql| acknowledge::prune_all(sql, &config)).await
+    }
+
+    /// Says once more up to where a replica has everything on disk, when following has ended.
+    pub(crate) async fn settle(&self, claim: Claim, durable: u64) -> Result<()> {
+        let config = self.config.clone();
+        self.with(move |sql| acknowledge::settle(sql, claim, durable, &config)).await
     }
 
     /// Runs `work` on a connection of its own, on a thread that may block.

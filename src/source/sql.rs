@@ -120,6 +120,32 @@ impl Sql {
         self.prepare(sql).map(|_| ())
     }
 
+    /// How long to wait for a lock; zero is not at all.
+    pub fn busy_timeout(&mut self, time: Duration) -> Result<()> {
+        self.connection.busy_timeout(time).map_err(|e| classify(&e))
+    }
+
+    /// Whether the database is in WAL mode. There a commit of ours need not be on disk at once, and
+    /// checkpoints are the application's.
+    ///
+    /// # Errors
+    /// `Usage` for a mode in which the order of entries is not the order of commits.
+    pub fn read_journal_mode(&mut self) -> Result<bool> {
+        let query = "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode";
+        let mode = self.rows(query, &[], |row| Ok(ControlFlow::Break(row.text(0)?)))?.flatten();
+        let wal = mode.as_deref() == Some("wal");
+        if mode.as_deref() == Some("mvcc") {
+            return Err(Error::usage(
+                "source: journal mode MVCC is not supported; the order of its entries is not the order of its commits",
+            ));
+        }
+        if !self.in_transaction() {
+            self.run(if wal { "PRAGMA synchronous = NORMAL" } else { "PRAGMA synchronous = FULL" })?;
+            self.run("PRAGMA wal_autocheckpoint = 0")?;
+        }
+        Ok(wal)
+    }
+
     pub fn encoding(&self) -> Encoding {
         self.encoding
     }

@@ -86,7 +86,11 @@ pub enum Command {
         #[arg(long)]
         typed: bool,
     },
-    /// Take capture out of the source
+    /// Delete the changelog's entries that no replica needs any more
+    Prune,
+    /// Print the configuration that is in force
+    Config,
+    /// Take capture out of the source; the replica given with -r, if any, may still follow it
     Remove {
         /// Even if other replicas follow it
         #[arg(long)]

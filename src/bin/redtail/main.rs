@@ -18,7 +18,7 @@ mod status;
 mod verify;
 
 use args::{Args, Command};
-use redtail::{Error, Kind, Source};
+use redtail::{Error, Kind, Replica, Source};
 use settings::Settings;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -67,7 +67,9 @@ async fn dispatch(args: Args) -> Exit {
     let settings = Settings::load(&args)?;
     match args.command {
         Command::Init { dry_run } => init(&settings, dry_run).await,
-        Command::Remove { force: _ } => remove(&settings).await,
+        Command::Prune => prune(&settings).await,
+        Command::Config => settings.show(),
+        Command::Remove { force } => remove(&settings, force).await,
         Command::Run => follow::run(&settings).await,
         Command::Sync => follow::sync(&settings).await,
         Command::Status { json } => status::status(&settings, json).await,
@@ -96,9 +98,29 @@ async fn init(settings: &Settings, dry_run: bool) -> Exit {
     written.map(|()| 0).map_err(|e| failure(&e))
 }
 
-async fn remove(settings: &Settings) -> Exit {
+async fn prune(settings: &Settings) -> Exit {
+    let source = Source::open(settings.source()?, &settings.config)?;
+    let gone = source.prune().await?;
+    writeln!(io::stdout(), "{gone} entries pruned").map(|()| 0).map_err(|e| failure(&e))
+}
+
+async fn remove(settings: &Settings, force: bool) -> Exit {
     let source = Source::open(settings.source()?, &settings.config)?;
     let path = source.path().display().to_string();
+    let this = if settings.has_replica() {
+        Replica::open_to_read(settings.replica()?, &settings.config)?.consumer_id()?
+    } else {
+        None
+    };
+    let others = source.consumers().await?.into_iter().filter(|c| Some(c.id) != this);
+    let others: Vec<String> = others.map(|c| c.id.to_string()).collect();
+    if !others.is_empty() && !force {
+        let which = others.join(", ");
+        return Err(Error::usage(format!(
+            "source {path}: {} of its consumers may still follow it ({which}); stop them and give --force, or give -r REPLICA if that is the only one",
+            others.len()
+        )));
+    }
     let said = if source.remove().await? { "capture removed from" } else { "no capture in" };
     writeln!(io::stdout(), "{said} {path}").map(|()| 0).map_err(|e| failure(&e))
 }

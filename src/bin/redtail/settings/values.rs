@@ -1,0 +1,80 @@
+//! Values of keys: how they are taken, what is said when one is wrong, and how they are shown.
+
+use redtail::{Durability, OnDivergence};
+use std::time::Duration;
+use toml::{Table, Value};
+
+/// A value, or what would have been right.
+pub(super) type Taken<T> = std::result::Result<T, &'static str>;
+
+pub(super) fn text(v: &Value) -> Taken<&str> {
+    v.as_str().ok_or("text is wanted, such as \"app.db\"")
+}
+
+pub(super) fn count(v: &Value) -> Taken<usize> {
+    let n = v.as_integer().and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0);
+    n.ok_or("a whole number above 0 is wanted")
+}
+
+pub(super) fn duration(v: &Value) -> Taken<Duration> {
+    any_duration(v).ok().filter(|d| !d.is_zero()).ok_or("a time is wanted, such as \"250ms\" or \"2s\"")
+}
+
+/// A time that may be none at all.
+pub(super) fn any_duration(v: &Value) -> Taken<Duration> {
+    let parsed = v.as_str().and_then(|t| humantime::parse_duration(t).ok());
+    parsed.ok_or("a time is wanted, such as \"0s\", \"90s\" or \"1h\"")
+}
+
+pub(super) fn texts(v: &Value) -> Option<Vec<String>> {
+    v.as_array()?.iter().map(|v| v.as_str().map(str::to_owned)).collect()
+}
+
+pub(super) fn patterns(v: &Value) -> Taken<Vec<String>> {
+    texts(v).ok_or("a list of patterns is wanted, such as [\"tmp_*\"]")
+}
+
+pub(super) fn durability(v: &Value) -> Taken<Durability> {
+    let want = "\"every-window\" or { interval_ms = 50 } is wanted";
+    if v.as_str() == Some("every-window") {
+        return Ok(Durability::EveryWindow);
+    }
+    let interval =
+        v.as_table().filter(|t| t.len() == 1).and_then(|t| t.get("interval_ms")).and_then(Value::as_integer);
+    let interval = interval.and_then(|n| u64::try_from(n).ok()).filter(|n| *n > 0).ok_or(want)?;
+    Ok(Durability::Interval(Duration::from_millis(interval)))
+}
+
+pub(super) fn durability_shown(durability: Durability) -> Value {
+    match durability {
+        Durability::EveryWindow => Value::String("every-window".to_owned()),
+        Durability::Interval(every) => {
+            let ms = i64::try_from(every.as_millis()).unwrap_or(i64::MAX);
+            Value::Table(Table::from_iter([("interval_ms".to_owned(), Value::Integer(ms))]))
+        }
+    }
+}
+
+pub(super) fn on_divergence(v: &Value) -> Taken<OnDivergence> {
+    match v.as_str() {
+        Some("rebuild") => Ok(OnDivergence::Rebuild),
+        Some("stop") => Ok(OnDivergence::Stop),
+        _ => Err("\"rebuild\" or \"stop\" is wanted"),
+    }
+}
+
+pub(super) fn on_divergence_shown(what: OnDivergence) -> Value {
+    Value::String(if what == OnDivergence::Stop { "stop" } else { "rebuild" }.to_owned())
+}
+
+pub(super) fn time(d: Duration) -> Value {
+    Value::String(humantime::format_duration(d).to_string())
+}
+
+pub(super) fn number(n: impl TryInto<i64>) -> Option<Value> {
+    n.try_into().ok().map(Value::Integer)
+}
+
+pub(super) fn list(texts: &[String]) -> Value {
+    Value::Array(texts.iter().cloned().map(Value::String).collect())
+}

@@ -1,0 +1,143 @@
+//! The only writes that a replicator makes to its source while it follows: up to where the replica has
+//! everything on disk, with a piece of pruning in the same transaction.
+//!
+//! Must never wait for the application, and never make it wait for long: the write lock is asked for
+//! without patience, held for at most [`HOLD`] and a little, and not asked for again before
+//! `ack_interval`. Where nothing may be written, nothing is: such a replica is not known to the source,
+//! and `retain_min` decides how long it may be away.
+
+use super::sql::Sql;
+use crate::capture::consumers::{self, Acknowledged, Claim, Consumer};
+use crate::capture::migrate_is_installed;
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use std::time::{Duration, Instant};
+
+/// How long pruning may hold the write lock.
+const HOLD: Duration = Duration::from_millis(2);
+/// Outside WAL mode a write syncs the disk several times with everybody locked out.
+const ROLLBACK_FACTOR: u32 = 12;
+/// So often within `consumer_timeout` a consumer says that it is alive, though it has nothing to say.
+const HEARTBEATS: u32 = 50;
+
+/// One replica's acknowledgements, from one thread.
+pub(crate) struct Acknowledging {
+    claim: Claim,
+    /// The source knew this consumer when it was last looked at.
+    known: bool,
+    /// When the source was written to last, by this process or the one before.
+    last: Option<Instant>,
+    /// Pruning stopped before it was through.
+    more: bool,
+    pub read_only: bool,
+}
+
+/// What one write did.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub pruned: u64,
+    pub dropped: Vec<Consumer>,
+}
+
+impl Acknowledging {
+    /// `known` is what the source says of this consumer, if anything.
+    pub fn new(claim: Claim, known: Option<&Consumer>) -> Self {
+        let last = known.and_then(|c| Instant::now().checked_sub(c.unseen));
+        let seq = known.map_or(0, |c| c.seq);
+        Self { claim: Claim { seq, ..claim }, known: known.is_some(), last, more: false, read_only: false }
+    }
+
+    /// Whether there is something to write, and long enough nothing was written.
+    pub fn is_due(&self, durable: u64, config: &Config, wal: bool) -> bool {
+        let interval = config.ack_interval * if wal { 1 } else { ROLLBACK_FACTOR };
+        let heartbeat = (config.changelog.consumer_timeout / HEARTBEATS).max(interval);
+        let since = self.last.map_or(Duration::MAX, |last| last.elapsed());
+        let news = durable != self.claim.seq || self.more || !self.known;
+        !self.read_only && durable > 0 && since >= if news { interval } else { heartbeat }
+    }
+
+    /// Writes, unless somebody else is writing: then `None`, and it is tried again at the next occasion.
+    ///
+    /// # Errors
+    /// `Unavailable` if another process acknowledges as this consumer: the replica must become another.
+    pub fn write(&mut self, sql: &mut Sql, durable: u64, config: &Config) -> Result<Option<Written>> {
+        let claim = Claim { seq: durable, ..self.claim.clone() };
+        sql.read_journal_mode()?;
+        sql.busy_timeout(Duration::ZERO)?;
+        let written = self.transaction(sql, &claim, config);
+        if sql.in_transaction() {
+            sql.run("ROLLBACK")?;
+        }
+        sql.busy_timeout(config.busy_timeout)?;
+        match written {
+            Ok(written) => {
+                (self.claim, self.known, self.last) = (claim, true, Some(Instant::now()));
+                Ok(Some(written))
+            }
+            Err(e) if e.kind() == Kind::Usage => {
+                self.read_only = true;
+                Ok(None)
+            }
+            Err(e) if e.kind() == Kind::Unavailable => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn transaction(&mut self, sql: &mut Sql, claim: &Claim, config: &Config) -> Result<Written> {
+        sql.run("BEGIN IMMEDIATE")?;
+        match consumers::acknowledge(sql, claim)? {
+            Acknowledged::Taken => {
+                return Err(Error::new(
+                    Kind::Taken,
+                    "replica: another process follows the source as this consumer (a copy of its file)",
+                ));
+            }
+            Acknowledged::Registered if self.known => {
+                tracing::warn!("the source had dropped this consumer; it is registered again");
+            }
+            Acknowledged::Registered | Acknowledged::Known => {}
+        }
+        let dropped = consumers::drop_dead(sql, config.changelog.consumer_timeout)?;
+        let (pruned, more) = consumers::prune(sql, &config.changelog, HOLD)?;
+        sql.run("COMMIT")?;
+        self.more = more;
+        Ok(Written { pruned, dropped })
+    }
+}
+
+/// One write at the end, if one is due.
+pub(super) fn settle(sql: &mut Sql, claim: Claim, durable: u64, config: &Config) -> Result<()> {
+    let wal = sql.read_journal_mode()?;
+    if !migrate_is_installed(sql)? {
+        return Ok(());
+    }
+    let known = consumers::list(sql)?.into_iter().find(|c| c.id == claim.id);
+    let mut acknowledging = Acknowledging::new(claim, known.as_ref());
+    if acknowledging.is_due(durable, config, wal) {
+        acknowledging.write(sql, durable, config)?;
+    }
+    Ok(())
+}
+
+/// Prunes until nothing is left to prune; waits for the write lock as long as `busy_timeout` each time.
+pub(super) fn prune_all(sql: &mut Sql, config: &Config) -> Result<u64> {
+    if !migrate_is_installed(sql)? {
+        return Err(Error::new(Kind::Capture, "source: capture is not installed; there is nothing to prune"));
+    }
+    sql.read_journal_mode()?;
+    let mut gone = 0;
+    loop {
+        sql.run("BEGIN IMMEDIATE")?;
+        let pruned = consumers::drop_dead(sql, config.changelog.consumer_timeout)
+            .and_then(|_| consumers::prune(sql, &config.changelog, HOLD))
+            .and_then(|pruned| sql.run("COMMIT").map(|()| pruned));
+        if sql.in_transaction() {
+            sql.run("ROLLBACK")?;
+        }
+        let (pruned, more) = pruned?;
+        gone += pruned;
+        if !more {
+            return Ok(gone);
+        }
+    }
+}
