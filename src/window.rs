@@ -7,6 +7,7 @@
 use crate::cursor::Cursor;
 use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
+use crate::value::Value;
 use std::time::Instant;
 
 /// The number by which source and replica speak of a table; given once, never used again.
@@ -30,6 +31,8 @@ pub(crate) enum Change {
     Deltas(TableNo, Deltas),
     /// All rows of a range of a table, read in the window's snapshot.
     Range(Range),
+    /// Which rows of the table are kept now.
+    Keep(TableNo, Kept),
     /// The window's last entries, to be remembered behind those that are.
     Remember(Vec<Remembered>),
     /// What was remembered is no longer the source's past, or does not reach up to what comes next.
@@ -47,6 +50,27 @@ pub(crate) struct Remembered {
     /// The table that it named, and the canonical key; no table where it named none that is replicated.
     pub table: Option<TableNo>,
     pub key: Vec<u8>,
+}
+
+/// The last row that is kept: the value of `by`, then the components of its key in the source's form.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Boundary(pub Vec<Value>);
+
+/// What is kept of a table, as the replica knows it.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub(crate) enum Kept {
+    /// Not known: the table is reconciled.
+    #[default]
+    Unknown,
+    /// Every row: there are fewer than may be kept.
+    All,
+    To(Boundary),
+}
+
+impl Kept {
+    pub fn boundary(&self) -> Option<&Boundary> {
+        if let Self::To(boundary) = self { Some(boundary) } else { None }
+    }
 }
 
 /// All rows of the source whose keys lie after `after`, up to the last of `rows`, or to the table's end.

@@ -6,7 +6,7 @@ use crate::error::{Error, Kind, Result};
 use crate::key::Collation;
 use crate::schema::{Column, Key, KeyPart, Table};
 use crate::value::Value;
-use crate::window::Remembered;
+use crate::window::{Boundary, Kept, Remembered};
 use rkyv::rancor;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -24,6 +24,8 @@ pub(crate) struct TableState {
     pub fingerprint: u128,
     /// A row with NULL in its key has been seen: its rowid is in the replica's key, and VACUUM renumbers it.
     pub null_keys: bool,
+    /// Which rows are kept, where only the newest are.
+    pub kept: Kept,
     /// Set while the table is being brought to equality with the source.
     pub reconcile: Option<Progress>,
 }
@@ -69,6 +71,7 @@ struct StoredTable {
     source_id: i64,
     fingerprint: u128,
     null_keys: bool,
+    kept: StoredKept,
     reconcile: Option<StoredProgress>,
 }
 
@@ -78,6 +81,13 @@ struct StoredProgress {
     values: Vec<StoredValue>,
     copied: u64,
     by_sweep: bool,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+enum StoredKept {
+    Unknown,
+    All,
+    To(Vec<StoredValue>),
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -158,6 +168,11 @@ pub(crate) fn encode_table(state: &TableState) -> Result<Vec<u8>> {
         source_id: state.source_id,
         fingerprint: state.fingerprint,
         null_keys: state.null_keys,
+        kept: match &state.kept {
+            Kept::Unknown => StoredKept::Unknown,
+            Kept::All => StoredKept::All,
+            Kept::To(boundary) => StoredKept::To(boundary.0.iter().map(value_in).collect()),
+        },
         reconcile: state.reconcile.as_ref().map(|p| StoredProgress {
             through: p.through.clone(),
             values: p.values.iter().map(value_in).collect(),
@@ -180,6 +195,11 @@ pub(crate) fn decode_table(bytes: &[u8]) -> Result<TableState> {
         source_id: t.source_id,
         fingerprint: t.fingerprint,
         null_keys: t.null_keys,
+        kept: match t.kept {
+            StoredKept::Unknown => Kept::Unknown,
+            StoredKept::All => Kept::All,
+            StoredKept::To(values) => Kept::To(Boundary(values.into_iter().map(value_out).collect())),
+        },
         reconcile: t.reconcile.map(|p| Progress {
             through: p.through,
             values: p.values.into_iter().map(value_out).collect(),

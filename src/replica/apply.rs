@@ -283,6 +283,12 @@ impl Writer {
                 }
                 touched.counts.insert(no);
             }
+            Change::Keep(no, kept) => {
+                if let Some(state) = self.tables.get_mut(&no) {
+                    state.kept = kept;
+                    touched.states.insert(no);
+                }
+            }
             Change::Range(range) => self.range(range, open, touched)?,
             Change::Remember(entries) => self.remember(&entries, open)?,
             Change::ForgetPast => open.past.retain(|_, _| false).map_err(failed)?,

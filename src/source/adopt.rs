@@ -6,12 +6,13 @@
 use super::Skipped;
 use super::local::{Follower, Observer, Tracked};
 use super::read::Reader;
+use super::select::Selection;
 use super::sql::{Sql, exact};
 use crate::capture::audit::{Audit, Captured, audit};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::record::state::{Progress, TableState};
-use crate::window::{Change, Piece, TableNo};
+use crate::window::{Change, Kept, Piece, TableNo};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -59,7 +60,7 @@ impl<O: Observer> Follower<O> {
             None => Moved::No,
         };
         self.schema = (schema_version, hash);
-        self.adopt(&mut found, moved, piece);
+        self.adopt(&mut found, moved, piece)?;
         self.next_id =
             self.sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?.unwrap_or(0);
         self.observer.audited(&found);
@@ -69,8 +70,8 @@ impl<O: Observer> Follower<O> {
     }
 
     /// Takes over the definitions of this snapshot: what is new or changed is defined and reconciled.
-    fn adopt(&mut self, found: &mut Audit, moved: Moved, piece: &mut Piece) {
-        let readers = self.readers(found);
+    fn adopt(&mut self, found: &mut Audit, moved: Moved, piece: &mut Piece) -> Result<()> {
+        let readers = self.readers(found)?;
         let names: HashSet<&str> = found.captured.iter().map(|c| c.source.table.name.as_str()).collect();
         let gone: Vec<TableNo> = self
             .tables
@@ -85,14 +86,17 @@ impl<O: Observer> Follower<O> {
         for reader in readers {
             self.adopt_table(reader, moved, piece);
         }
+        Ok(())
     }
 
     /// How each captured table is read; one that cannot be read here (a function or collation that this
     /// process lacks) is skipped with the reason, never taken to be empty.
-    pub(super) fn readers(&mut self, found: &mut Audit) -> Vec<Reader> {
+    fn readers(&mut self, found: &mut Audit) -> Result<Vec<Reader>> {
         let mut readers = Vec::new();
         for captured in std::mem::take(&mut found.captured) {
-            let reader = Reader::new(captured.clone(), self.sql.encoding(), self.config.max_row);
+            let config = self.config.table(&captured.source.table.name);
+            let selection = Selection::of(&captured.source, config, &mut self.sql)?;
+            let reader = Reader::new(captured.clone(), selection, self.sql.encoding(), self.config.max_row);
             match reader.check(&mut self.sql) {
                 Ok(()) => {
                     found.captured.push(captured);
@@ -104,13 +108,14 @@ impl<O: Observer> Follower<O> {
                 }),
             }
         }
-        readers
+        Ok(readers)
     }
 
     fn adopt_table(&mut self, mut reader: Reader, moved: Moved, piece: &mut Piece) {
         let captured = reader.captured.clone();
         let known = self.tables.iter().find(|(_, t)| t.state.table.name == captured.source.table.name);
         let known = known.map(|(no, t)| (*no, t.state.clone()));
+        let fingerprint = captured.fingerprint ^ reader.selection.hash;
         let by_rowid = captured.source.table.key.parts.iter().any(|p| p.column.is_none());
         let same = |s: &TableState| {
             let in_doubt = match moved {
@@ -119,18 +124,19 @@ impl<O: Observer> Follower<O> {
                 Moved::Seen => by_rowid || s.null_keys,
                 Moved::Unseen => true,
             };
-            s.fingerprint == captured.fingerprint && s.table == captured.source.table && !in_doubt
+            s.fingerprint == fingerprint && s.table == reader.selection.table && !in_doubt
         };
         match known {
             Some((no, state)) if same(&state) => {
                 reader.shape = state.shape;
+                reader.kept.clone_from(&state.kept);
                 let compare = self.tables.get(&no).and_then(|t| t.compare.clone());
                 self.tables.insert(no, Tracked { state, reader: Some(reader), compare });
             }
             known => {
                 let no = known.as_ref().map_or(self.next_no, |(no, _)| *no);
                 self.next_no = self.next_no.max(no + 1);
-                let state = define(&captured, known.map(|(_, state)| state));
+                let state = define(&reader, fingerprint, known.map(|(_, state)| state));
                 reader.shape = state.shape;
                 piece.changes.push(Change::Define(no, Box::new(state.clone())));
                 self.tables.insert(no, Tracked { state, reader: Some(reader), compare: None });
@@ -140,8 +146,8 @@ impl<O: Observer> Follower<O> {
 }
 
 /// A table as it is from now on, to be reconciled from its start. Its rows keep their old shape till then.
-fn define(captured: &Captured, known: Option<TableState>) -> TableState {
-    let table = captured.source.table.clone();
+fn define(reader: &Reader, fingerprint: u128, known: Option<TableState>) -> TableState {
+    let table = reader.selection.table.clone();
     let (mut shape, mut former, mut null_keys) = (0, Vec::new(), false);
     if let Some(known) = known {
         (shape, former, null_keys) = (known.shape, known.former, known.null_keys);
@@ -150,7 +156,7 @@ fn define(captured: &Captured, known: Option<TableState>) -> TableState {
             shape = shape.wrapping_add(1);
         }
     }
-    let (source_id, fingerprint) = (captured.id, captured.fingerprint);
+    let source_id = reader.captured.id;
     TableState {
         table,
         shape,
@@ -158,6 +164,7 @@ fn define(captured: &Captured, known: Option<TableState>) -> TableState {
         source_id,
         fingerprint,
         null_keys,
+        kept: Kept::Unknown,
         reconcile: Some(Progress::default()),
     }
 }

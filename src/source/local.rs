@@ -5,6 +5,7 @@
 //! the source only through `capture`.
 
 use super::acknowledge::{Acknowledging, Written};
+use super::keep::Crossed;
 use super::read::{Limits, Reader};
 use super::sql::Sql;
 pub(crate) use super::wake::Stop;
@@ -17,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
-use crate::window::{Change, End, Goal, Piece, Purpose, Range, Remembered, Start, TableNo};
+use crate::window::{Change, End, Goal, Kept, Piece, Purpose, Range, Remembered, Start, TableNo};
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -325,6 +326,10 @@ impl<O: Observer> Follower<O> {
             let Some(reader) = tracked.reader.as_mut().filter(|r| ids.contains(&r.captured.id)) else {
                 continue;
             };
+            if reader.selection.keep.is_some() {
+                cross(*no, tracked, &mut self.sql, limits, piece)?;
+            }
+            let Some(reader) = tracked.reader.as_mut() else { continue };
             let null_keys = &mut tracked.state.null_keys;
             let mut flush = |deltas: Deltas| {
                 *null_keys |= deltas.null_keys;
@@ -353,6 +358,10 @@ impl<O: Observer> Follower<O> {
         let comparing = || self.tables.iter().find(|(_, t)| t.compare.is_some()).map(|(no, _)| *no);
         let Some(no) = reconciling.or_else(comparing) else { return Ok(()) };
         let Some(tracked) = self.tables.get_mut(&no) else { return Ok(()) };
+        let unknown = |r: &Reader| r.selection.keep.is_some() && r.kept == Kept::Unknown;
+        if tracked.reader.as_ref().is_some_and(unknown) {
+            cross(no, tracked, &mut self.sql, limits, piece)?;
+        }
         let compare = reconciling.is_none();
         let slot = if compare { &mut tracked.compare } else { &mut tracked.state.reconcile };
         let (Some(from), Some(reader)) = (slot.take(), tracked.reader.as_ref()) else { return Ok(()) };
@@ -400,6 +409,27 @@ impl<O: Observer> Follower<O> {
         }
         Ok(())
     }
+}
+
+/// Finds out which rows of a table are kept now, and hands on what came and went by that.
+fn cross(no: TableNo, tracked: &mut Tracked, sql: &mut Sql, limits: Limits, piece: &mut Piece) -> Result<()> {
+    let Some(reader) = tracked.reader.as_mut() else { return Ok(()) };
+    let before = reader.kept.clone();
+    let crossed = reader.move_boundary(sql, limits)?;
+    if reader.kept == before {
+        return Ok(());
+    }
+    tracked.state.kept.clone_from(&reader.kept);
+    match crossed {
+        Crossed::Everything if tracked.state.reconcile.as_ref().is_none_or(|p| !p.through.is_empty()) => {
+            tracked.state.reconcile = Some(Progress::default());
+            piece.changes.push(Change::Define(no, Box::new(tracked.state.clone())));
+        }
+        Crossed::Rows(rows) => piece.changes.push(Change::Deltas(no, rows)),
+        Crossed::Everything | Crossed::Nothing => {}
+    }
+    piece.changes.push(Change::Keep(no, tracked.state.kept.clone()));
+    Ok(())
 }
 
 enum Outcome {

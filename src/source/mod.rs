@@ -3,11 +3,13 @@
 
 pub(crate) mod acknowledge;
 mod adopt;
+mod keep;
 pub(crate) mod local;
 mod place;
 mod query;
 mod read;
 pub(crate) mod retry;
+mod select;
 pub(crate) mod sql;
 mod wake;
 

@@ -5,14 +5,14 @@
 //! and at the horizon. Where an older entry still matches, the keys entered since then are read again;
 //! otherwise every table is reconciled.
 
-use super::local::{Follower, Observer};
+use super::local::{Follower, Observer, Tracked};
 use super::sql::exact;
 use crate::config::OnDivergence;
 use crate::cursor::{Cursor, LogId};
 use crate::error::{Error, Kind, Result};
 use crate::record::state::Progress;
 use crate::value::Value;
-use crate::window::{Change, Piece, REMEMBER, Remembered, TableNo};
+use crate::window::{Change, Kept, Piece, REMEMBER, Remembered, TableNo};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
 use xxhash_rust::xxh3::xxh3_64;
@@ -98,8 +98,7 @@ impl<O: Observer> Follower<O> {
         }
         tracing::warn!("source {shown} diverged from the replica: {why}; every table is reconciled");
         for (no, tracked) in &mut self.tables {
-            tracked.state.reconcile = Some(Progress::default());
-            piece.changes.push(Change::Define(*no, Box::new(tracked.state.clone())));
+            reconcile(*no, tracked, piece);
         }
         self.begin_here(log_id, head, piece)
     }
@@ -134,14 +133,18 @@ impl<O: Observer> Follower<O> {
         for (no, keys) in keys {
             let Some(tracked) = self.tables.get_mut(&no) else { continue };
             let Some(reader) = tracked.reader.as_ref() else { continue };
+            if reader.selection.keep.is_some() {
+                // Others may have come in their place.
+                reconcile(no, tracked, piece);
+                continue;
+            }
             if tracked.state.reconcile.as_ref().is_some_and(|p| p.through.is_empty()) {
                 continue; // Every row of it is read anyway, and its keys may have another form by now.
             }
             if let Some(deltas) = reader.keys(&mut self.sql, &keys)? {
                 piece.changes.push(Change::Deltas(no, deltas));
             } else {
-                tracked.state.reconcile = Some(Progress::default());
-                piece.changes.push(Change::Define(no, Box::new(tracked.state.clone())));
+                reconcile(no, tracked, piece);
             }
         }
         piece.changes.push(Change::ForgetPast);
@@ -217,6 +220,16 @@ impl<O: Observer> Follower<O> {
             Ok(ControlFlow::Break(fingerprint_of(&values)))
         })
     }
+}
+
+/// Has a table read from its start.
+pub(super) fn reconcile(no: TableNo, tracked: &mut Tracked, piece: &mut Piece) {
+    tracked.state.reconcile = Some(Progress::default());
+    tracked.state.kept = Kept::Unknown;
+    if let Some(reader) = &mut tracked.reader {
+        reader.kept = Kept::Unknown;
+    }
+    piece.changes.push(Change::Define(no, Box::new(tracked.state.clone())));
 }
 
 fn integer(n: u64) -> Value {

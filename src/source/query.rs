@@ -1,29 +1,37 @@
 //! The SQL text by which one captured table is read: the rows that entries name, the row under a key, and
 //! the rows of a range. Only text and what is bound to it; `read` runs it.
 
+use super::keep::{Condition, Order};
+use super::select::Selection;
 use super::sql::{exact, placeholder, quote};
 use crate::capture::describe::SourceTable;
 use crate::fault;
 use crate::value::Value;
+use crate::window::Boundary;
 
 /// The queries on one table of the source.
 #[derive(Clone, Copy)]
-pub(super) struct Query<'a>(pub &'a SourceTable);
+pub(super) struct Query<'a> {
+    pub source: &'a SourceTable,
+    pub selection: &'a Selection,
+    /// The last row that is kept, where only the newest are.
+    pub boundary: Option<&'a Boundary>,
+}
 
 impl Query<'_> {
     /// Whether the rowid is selected in front of the columns: it is the key, or may join it.
     pub fn with_rowid(&self) -> bool {
-        let key = &self.0.table.key;
+        let key = &self.source.table.key;
         key.nullable || key.parts.iter().any(|p| p.column.is_none())
     }
 
     fn rowid(&self) -> String {
-        format!("_t.{}", self.0.rowid.unwrap_or("rowid"))
+        format!("_t.{}", self.source.rowid.unwrap_or("rowid"))
     }
 
     /// The key's parts, without the rowid that joins a NULL, as columns of the table, with collations.
     fn parts(&self) -> Vec<(String, &'static str)> {
-        let table = &self.0.table;
+        let table = &self.source.table;
         let name =
             |i: usize| table.columns.get(i).map_or_else(String::new, |c| format!("_t.{}", quote(&c.name)));
         table
@@ -36,42 +44,87 @@ impl Query<'_> {
 
     pub fn row_list(&self) -> String {
         let rowid = self.with_rowid().then(|| self.rowid());
-        let columns = self.0.columns.iter().map(|c| format!("_t.{}", quote(&c.name)));
+        let columns = self.selection.columns.iter().map(|c| match &c.mask {
+            Some(mask) => format!("({mask}\n)"),
+            None => format!("_t.{}", quote(&c.name)),
+        });
         exact(&rowid.into_iter().chain(columns).collect::<Vec<_>>())
     }
 
+    /// The table, and the condition on its rows that is the same for every reading; never without one, so
+    /// that others can be put behind it.
+    pub fn from(&self) -> String {
+        let filter = self.filter().unwrap_or_else(|| "1".to_owned());
+        format!("{} AS _t WHERE {filter}", quote(&self.source.table.name))
+    }
+
+    fn filter(&self) -> Option<String> {
+        self.selection.filter.as_ref().map(|f| format!("({f}\n)"))
+    }
+
+    /// Which rows are replicated, where not all are. `first` is the number of the first value bound.
+    fn selected(&self, first: usize) -> Option<Condition> {
+        let kept = self.boundary.zip(self.selection.keep.as_ref());
+        let kept = kept.map(|(boundary, keep)| Order { keep, key: self.order() }.inside(boundary, first));
+        let sql: Vec<String> = self.filter().into_iter().chain(kept.iter().map(|c| c.sql.clone())).collect();
+        let binds = kept.map(|c| c.binds).unwrap_or_default();
+        (!sql.is_empty()).then(|| Condition { sql: sql.join(" AND "), binds })
+    }
+
+    /// What has to be bound to [`Query::named`] behind its own three.
+    pub fn named_binds(&self) -> Vec<Value> {
+        self.selected(4).map(|c| c.binds).unwrap_or_default()
+    }
+
+    /// What rows are sorted by: the parts of the key, and the rowid where NULL may stand in them.
+    pub fn order(&self) -> Vec<(String, &'static str)> {
+        let rowid = self.source.table.key.nullable.then(|| (self.rowid(), "BINARY"));
+        self.parts().into_iter().chain(rowid).collect()
+    }
+
+    /// Some rows, in no order.
+    pub fn some(&self, condition: &str, rows: usize) -> String {
+        format!("SELECT {} FROM {} AND {condition} LIMIT {rows}", self.row_list(), self.from())
+    }
+
     fn entry_columns(&self) -> Vec<String> {
-        (0..self.0.table.key.width()).map(|i| format!("k{i}")).collect()
+        (0..self.source.table.key.width()).map(|i| format!("k{i}")).collect()
     }
 
     /// Entries are sorted before they are joined: rows then come, and go into the replica, in key order.
     /// `LIMIT -1` keeps SQLite from dropping the inner ORDER BY.
     fn named_from(&self, filter: &str, on: &str) -> String {
         let keys = self.entry_columns();
-        let collations = self.0.table.key.collations();
+        let collations = self.source.table.key.collations();
         let order: Vec<String> =
             keys.iter().zip(collations).map(|(k, c)| format!("{k} COLLATE {}", c.name())).collect();
         // The deliberate fault: what was entered as deleted is not looked for.
-        let deleted = "SELECT 1 FROM _redtail_changelog AS _d WHERE _d.tbl = ?1 AND _d.seq > ?2 AND _d.op = 3 AND _d.k0 IS _l.k0";
+        let deleted = "SELECT 1 FROM _redtail_changelog AS _d WHERE _d.tbl = ?1 AND _d.seq > ?2 AND _d.op = 3 AND _d.k0 IS _l._redtail_k0";
         let on = if fault::trust_op() { format!("{on} AND NOT EXISTS ({deleted})") } else { on.to_owned() };
-        let entered: Vec<String> = keys.iter().map(|k| format!("_l.{k}")).collect();
+        // A filter or mask names columns of the table alone: no name of ours may stand beside them.
+        let renamed: Vec<String> = keys.iter().map(|k| format!("{k} AS _redtail_{k}")).collect();
+        let entered: Vec<String> = keys.iter().map(|k| format!("_l._redtail_{k}")).collect();
+        let on = [on].into_iter().chain(self.selected(4).map(|c| c.sql)).collect::<Vec<_>>().join(" AND ");
         format!(
             "SELECT {},{} FROM (SELECT DISTINCT {} FROM _redtail_changelog WHERE tbl = ?1 AND seq > ?2 AND seq <= ?3 \
              AND op <> 0{filter} ORDER BY {} LIMIT -1) AS _l LEFT JOIN {} AS _t ON {on}",
             exact(&entered),
             self.row_list(),
-            keys.join(","),
+            renamed.join(","),
             order.join(","),
-            quote(&self.0.table.name),
+            quote(&self.source.table.name),
         )
     }
 
     pub fn named(&self) -> String {
         let parts = self.parts();
-        let mut on: Vec<String> =
-            parts.iter().enumerate().map(|(i, (x, c))| format!("{x} = _l.k{i} COLLATE {c}")).collect();
-        if self.0.table.key.nullable {
-            on.push(format!("_l.k{} IS NULL", parts.len()));
+        let mut on: Vec<String> = parts
+            .iter()
+            .enumerate()
+            .map(|(i, (x, c))| format!("{x} = _l._redtail_k{i} COLLATE {c}"))
+            .collect();
+        if self.source.table.key.nullable {
+            on.push(format!("_l._redtail_k{} IS NULL", parts.len()));
         }
         self.named_from("", &on.join(" AND "))
     }
@@ -80,18 +133,20 @@ impl Query<'_> {
     pub fn named_by_rowid(&self) -> String {
         let parts = self.parts();
         let last = parts.len();
-        let mut on = vec![format!("{} = _l.k{last}", self.rowid())];
-        on.extend(parts.iter().enumerate().map(|(i, (x, c))| format!("+{x} IS _l.k{i} COLLATE {c}")));
+        let mut on = vec![format!("{} = _l._redtail_k{last}", self.rowid())];
+        on.extend(
+            parts.iter().enumerate().map(|(i, (x, c))| format!("+{x} IS _l._redtail_k{i} COLLATE {c}")),
+        );
         self.named_from(&format!(" AND k{last} IS NOT NULL"), &on.join(" AND "))
     }
 
-    /// The condition that finds the row with this key.
+    /// Finds the row with this key, if it is replicated.
     pub fn at(&self, values: &[Value]) -> (String, Vec<Value>) {
         let (mut terms, mut binds) = (Vec::new(), Vec::new());
         let rowid = (self.rowid(), "BINARY");
-        let joined = self.0.table.key.nullable.then_some(rowid);
+        let joined = self.source.table.key.nullable.then_some(rowid);
         for ((part, collation), value) in self.parts().into_iter().chain(joined).zip(values) {
-            let is_rowid = terms.len() == self.0.table.key.parts.len();
+            let is_rowid = terms.len() == self.source.table.key.parts.len();
             match value {
                 Value::Null if is_rowid => {}
                 Value::Null => terms.push(format!("{part} IS NULL")),
@@ -101,34 +156,45 @@ impl Query<'_> {
                 }
             }
         }
-        (terms.join(" AND "), binds)
+        if let Some(selected) = self.selected(binds.len() + 1) {
+            terms.push(selected.sql);
+            binds.extend(selected.binds);
+        }
+        let table = quote(&self.source.table.name);
+        (format!("SELECT {} FROM {table} AS _t WHERE {}", self.row_list(), terms.join(" AND ")), binds)
     }
 
-    pub fn range(&self, condition: &str, rows: usize) -> String {
-        let mut order: Vec<String> = self.parts().iter().map(|(x, c)| format!("{x} COLLATE {c}")).collect();
-        if self.0.table.key.nullable {
-            order.push(self.rowid());
+    /// The rows that fulfil a condition and are replicated, in the order of the key.
+    pub fn range(&self, condition: Condition, rows: usize) -> (String, Vec<Value>) {
+        let mut binds = condition.binds;
+        let selected = self.selected(binds.len() + 1);
+        let mut terms = vec![condition.sql];
+        if let Some(selected) = selected {
+            terms.push(selected.sql);
+            binds.extend(selected.binds);
         }
-        let table = quote(&self.0.table.name);
+        terms.retain(|t| !t.is_empty());
+        let filter = if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) };
+        let order: Vec<String> = self.order().iter().map(|(x, c)| format!("{x} COLLATE {c}")).collect();
+        let table = quote(&self.source.table.name);
         let list = self.row_list();
-        format!("SELECT {list} FROM {table} AS _t{condition} ORDER BY {} LIMIT {rows}", order.join(","))
+        let query =
+            format!("SELECT {list} FROM {table} AS _t{filter} ORDER BY {} LIMIT {rows}", order.join(","));
+        (query, binds)
     }
 
     /// The conditions that together say "behind this key", each a search of its own, in key order.
     ///
     /// A row value comparison would say it in one, but not where NULL may stand in the key.
-    pub fn behind(&self, place: &[Value]) -> Vec<(String, Vec<Value>)> {
+    pub fn behind(&self, place: &[Value]) -> Vec<Condition> {
         if place.is_empty() {
-            return vec![(String::new(), Vec::new())];
+            return vec![Condition::default()];
         }
-        let mut parts = self.parts();
-        if self.0.table.key.nullable {
-            parts.push((self.rowid(), "BINARY"));
-        }
+        let parts = self.order();
         let mut out = Vec::new();
         // Without a NULL in it the key is unique, and its row may have been replaced under a higher rowid.
-        let null = place.iter().take(self.0.table.key.parts.len()).any(|v| matches!(v, Value::Null));
-        let levels = if null { parts.len() } else { self.0.table.key.parts.len() };
+        let null = place.iter().take(self.source.table.key.parts.len()).any(|v| matches!(v, Value::Null));
+        let levels = if null { parts.len() } else { self.source.table.key.parts.len() };
         for last in (0..levels.min(place.len())).rev() {
             let mut terms = Vec::new();
             let mut binds = Vec::new();
@@ -143,7 +209,7 @@ impl Query<'_> {
                     }
                 });
             }
-            out.push((format!(" WHERE {}", terms.join(" AND ")), binds));
+            out.push(Condition { sql: terms.join(" AND "), binds });
         }
         out
     }

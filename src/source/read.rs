@@ -4,16 +4,18 @@
 //! entry names a key, the read decides. Deletes are the canonical keys of the entries minus the
 //! canonical keys of the rows that were read, never "this entry found no row".
 
+use super::keep::Condition;
 use super::query::Query;
-use super::sql::{Row, Sql, exact_width, quote};
+use super::select::Selection;
+use super::sql::{Row, Sql, exact_width};
 use crate::capture::audit::Captured;
 use crate::error::{Error, Kind, Result};
 use crate::key;
 use crate::record::Deltas;
 use crate::record::state::Progress;
-use crate::schema::is_real;
 use crate::utf16::Encoding;
 use crate::value::{Value, ValueRef};
+use crate::window::Kept;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -21,6 +23,9 @@ use std::time::Instant;
 /// How the rows of one table are read; made once for each definition.
 pub(crate) struct Reader {
     pub captured: Captured,
+    pub selection: Selection,
+    /// Which rows are kept, where only the newest are: what the replica has.
+    pub kept: Kept,
     /// By which definition, as the replica numbers them, rows are read.
     pub shape: u16,
     /// The rowid is selected in front of the columns: it is the key, or may join it.
@@ -47,29 +52,25 @@ pub(crate) struct Limits {
 }
 
 /// One row as it was read: its key's components and its columns.
-struct Read {
-    key: Vec<u8>,
+pub(super) struct Read {
+    pub(super) key: Vec<u8>,
     key_values: Vec<Value>,
     /// The rowid if it was asked for, then the columns.
     values: Vec<Value>,
 }
 
 impl Reader {
-    pub fn new(captured: Captured, encoding: Encoding, max_row: usize) -> Self {
-        let key = &captured.source.table.key;
-        let with_rowid = Query(&captured.source).with_rowid();
+    pub fn new(captured: Captured, selection: Selection, encoding: Encoding, max_row: usize) -> Self {
+        let key = &selection.table.key;
+        let with_rowid = key.nullable || key.parts.iter().any(|p| p.column.is_none());
+        let shift = usize::from(with_rowid);
+        let reals = selection.columns.iter().enumerate().filter(|(_, c)| c.real).map(|(i, _)| i + shift);
         let mut reader = Self {
             shape: 0,
             with_rowid,
-            columns: captured.source.columns.len() + usize::from(with_rowid),
-            reals: captured
-                .source
-                .columns
-                .iter()
-                .enumerate()
-                .filter(|(_, c)| is_real(&c.declared))
-                .map(|(i, _)| i + usize::from(with_rowid))
-                .collect(),
+            columns: selection.columns.len() + shift,
+            reals: reals.collect(),
+            kept: Kept::Unknown,
             named: String::new(),
             named_by_rowid: None,
             by_sweep: encoding != Encoding::Utf8
@@ -77,6 +78,7 @@ impl Reader {
                 && key.parts.iter().any(|p| p.column.is_some()),
             max_row,
             captured,
+            selection,
         };
         reader.named = reader.query().named();
         reader.named_by_rowid =
@@ -84,14 +86,14 @@ impl Reader {
         reader
     }
 
-    fn query(&self) -> Query<'_> {
-        Query(&self.captured.source)
+    pub(super) fn query(&self) -> Query<'_> {
+        Query { source: &self.captured.source, selection: &self.selection, boundary: self.kept.boundary() }
     }
 
     /// Whether this process can read the table at all: it may lack a function or a collation.
     pub fn check(&self, sql: &mut Sql) -> Result<()> {
         sql.check(&self.named)?;
-        sql.check(&self.query().range("", 1))
+        sql.check(&self.query().range(Condition::default(), 1).0)
     }
 
     /// Reads what the entries of `(after, through]` name; calls `flush` whenever a piece is full.
@@ -102,7 +104,13 @@ impl Reader {
         limits: Limits,
         flush: &mut dyn FnMut(Deltas) -> Result<()>,
     ) -> Result<()> {
-        let binds = [Value::Integer(self.captured.id), integer(after), integer(through)];
+        let mut binds = vec![Value::Integer(self.captured.id), integer(after), integer(through)];
+        if self.selection.keep.is_some() {
+            // The boundary moves from window to window, and stands in the text.
+            binds.extend(self.query().named_binds());
+            self.named = self.query().named();
+            self.named_by_rowid = self.named_by_rowid.is_some().then(|| self.query().named_by_rowid());
+        }
         let mut sink = Sink { out: Deltas::of(self.shape), shape: self.shape, limits, flush };
         let mut groups =
             Groups { ordered: !self.by_sweep, late: Deltas::of(self.shape), ..Groups::default() };
@@ -138,7 +146,7 @@ impl Reader {
         groups: &mut Groups,
         sink: &mut Sink<'_>,
     ) -> Result<ControlFlow<()>> {
-        let key = &self.captured.source.table.key;
+        let key = &self.selection.table.key;
         let mut entered = Vec::with_capacity(key.width());
         row.exact(0, key.width(), &mut entered)?;
         if key.nullable && skip_nulls && !matches!(entered.last(), Some(Value::Null)) {
@@ -155,7 +163,7 @@ impl Reader {
     }
 
     /// Decodes the row that starts at `column`; `None` where the join found none.
-    fn row(&self, row: &Row<'_>, column: usize) -> Result<Option<Read>> {
+    pub(super) fn row(&self, row: &Row<'_>, column: usize) -> Result<Option<Read>> {
         let mut values = Vec::with_capacity(self.columns);
         row.exact(column, self.columns, &mut values)?;
         // SQLite keeps a whole real as an integer, and a virtual column that passes a sorter stays one.
@@ -164,7 +172,7 @@ impl Reader {
                 *value = whole_real(value);
             }
         }
-        let key = &self.captured.source.table.key;
+        let key = &self.selection.table.key;
         let shift = usize::from(self.with_rowid);
         let part = |p: &crate::schema::KeyPart| values.get(p.column.map_or(0, |i| i + shift)).cloned();
         let mut key_values: Vec<Value> = key.parts.iter().filter_map(part).collect();
@@ -191,7 +199,7 @@ impl Reader {
         Ok(Some(Read { key: name, key_values, values }))
     }
 
-    fn put(&self, deltas: &mut Deltas, read: &Read) -> Result<()> {
+    pub(super) fn put(&self, deltas: &mut Deltas, read: &Read) -> Result<()> {
         let row: Vec<ValueRef<'_>> =
             read.values.iter().skip(usize::from(self.with_rowid)).map(Value::as_ref).collect();
         let nullable = self.captured.source.table.key.nullable;
@@ -203,7 +211,7 @@ impl Reader {
         &self.captured.source.table.name
     }
 
-    fn describe(&self, e: Error) -> Error {
+    pub(super) fn describe(&self, e: Error) -> Error {
         if matches!(e.kind(), Kind::Source) { e.during(format!("table {}", self.name())) } else { e }
     }
 
@@ -216,12 +224,7 @@ impl Reader {
             let Some(values) = key::decode(key, &self.captured.source.table.key.collations()) else {
                 return Ok(None);
             };
-            let (condition, binds) = self.query().at(&values);
-            let query = format!(
-                "SELECT {} FROM {} AS _t WHERE {condition}",
-                self.query().row_list(),
-                quote(self.name())
-            );
+            let (query, binds) = self.query().at(&values);
             let read = sql.rows(&query, &binds, |row| Ok(ControlFlow::Break(self.row(row, 0)?)));
             let read = read.map_err(|e| self.describe(e))?.flatten();
             if read.as_ref().is_none_or(|r| r.key != *key) {
@@ -247,8 +250,8 @@ impl Reader {
         let mut rows = Deltas::of(self.shape);
         let mut progress = from.clone();
         progress.by_sweep = self.by_sweep;
-        for (condition, binds) in self.query().behind(&from.values) {
-            let query = self.query().range(&condition, limits.rows - rows.len());
+        for condition in self.query().behind(&from.values) {
+            let (query, binds) = self.query().range(condition, limits.rows - rows.len());
             let full = sql.rows(&query, &binds, |row| {
                 let Some(read) = self.row(row, 0)? else { return Ok(ControlFlow::Continue(())) };
                 if read.key <= progress.through && !self.by_sweep {

@@ -66,6 +66,13 @@ impl Sql {
         Ok(sql)
     }
 
+    /// A database in memory, to ask SQLite what it thinks of an expression.
+    pub fn scratch() -> Result<Self> {
+        let database = now(libsql::Builder::new_local(":memory:").build()).map_err(|e| classify(&e))?;
+        let connection = database.connect().map_err(|e| classify(&e))?;
+        Ok(Self { connection, encoding: Encoding::Utf8, prepared: HashMap::new() })
+    }
+
     /// Calls `each` with every row until it breaks.
     pub fn rows<B>(
         &mut self,

@@ -22,6 +22,7 @@ mod commands;
 mod errors;
 mod exact;
 mod kill;
+mod neighbour;
 mod remove;
 mod sample;
 mod support;

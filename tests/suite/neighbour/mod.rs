@@ -1,0 +1,3 @@
+//! redtail beside an application: what it copies, what it leaves behind, and what it costs.
+
+mod selective;
