@@ -74,3 +74,8 @@ pub(crate) fn reconcile_early() -> bool {
 pub(crate) fn acknowledge_early() -> bool {
     is("acknowledge-early")
 }
+
+/// `stale-boundary`: where only the newest rows are kept, the boundary never moves.
+pub(crate) fn stale_boundary() -> bool {
+    is("stale-boundary")
+}

@@ -10,6 +10,7 @@ use super::read::{Limits, Reader};
 use super::select::Keep;
 use super::sql::{Sql, exact, placeholder, quote};
 use crate::error::Result;
+use crate::fault;
 use crate::record::Deltas;
 use crate::value::Value;
 use crate::window::{Boundary, Kept};
@@ -120,6 +121,9 @@ impl Reader {
     pub(super) fn move_boundary(&mut self, sql: &mut Sql, limits: Limits) -> Result<Crossed> {
         let Some(keep) = self.selection.keep.clone() else { return Ok(Crossed::Nothing) };
         let order = Order { keep: &keep, key: self.query().order() };
+        if fault::stale_boundary() && self.kept != Kept::Unknown {
+            return Ok(Crossed::Nothing);
+        }
         let new = self.boundary(sql, &order)?;
         let old = std::mem::replace(&mut self.kept, new);
         if old == self.kept {

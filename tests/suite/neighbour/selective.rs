@@ -86,6 +86,51 @@ struct Case {
 }
 
 impl Case {
+    /// A table of some kind, what is replicated of it, and its first rows. `None` without an oracle.
+    fn begin(test: &str, chance: &mut Chance, fault: Option<&str>) -> Option<Self> {
+        let oracle = Oracle::start(test)?;
+        let folder = TempDir::new().unwrap();
+        let mut redtail = Redtail::new(folder.path());
+        // Small windows and pieces: boundaries move in the middle of a backlog and of a copy.
+        if chance.one_in(3) {
+            redtail = redtail.with_env("REDTAIL_WINDOW_ENTRIES", "4").with_env("REDTAIL_CHUNK_ROWS", "9");
+        }
+        if let Some(fault) = fault {
+            redtail = redtail.with_env("REDTAIL_FAULT", fault);
+        }
+        let mut case =
+            Self { oracle, redtail, run: None, selects: json!({}), said: String::new(), _folder: folder };
+        let choice = &CHOICES[chance.index(CHOICES.len())];
+        case.configure(choice, 1 + chance.below(12));
+        let table = chance.pick(TABLES);
+        let setup =
+            ["PRAGMA journal_mode = WAL", table, "CREATE INDEX t_at ON t(at)", "CREATE TABLE left_out(x)"];
+        case.application(&setup.map(str::to_owned));
+        case.application(&(0..chance.below(30)).map(|_| statement(chance)).collect::<Vec<_>>());
+        let found = case.compare();
+        assert!(found.is_none(), "the first copy: {found:?}");
+        Some(case)
+    }
+
+    /// Perhaps another configuration, perhaps a `run`, and some statements. Whether all is equal.
+    fn step(&mut self, chance: &mut Chance) -> bool {
+        if chance.one_in(4) {
+            self.run = None;
+            self.configure(&CHOICES[chance.index(CHOICES.len())], 1 + chance.below(12));
+            let found = self.compare();
+            assert!(found.is_none(), "another configuration: {found:?}");
+        }
+        if chance.one_in(3) && self.run.is_none() {
+            self.run = Some(self.redtail.spawn_run("s.db", "r.redb"));
+        }
+        self.application(&(0..=chance.below(12)).map(|_| statement(chance)).collect::<Vec<_>>());
+        let found = self.compare();
+        if let Some(found) = &found {
+            note(found);
+        }
+        found.is_none()
+    }
+
     fn configure(&mut self, choice: &Choice, keep: u64) {
         let n = keep.to_string();
         let toml = format!(
@@ -107,7 +152,8 @@ impl Case {
         self.oracle.ask(&json!({"op": "play", "sql": sql}));
     }
 
-    fn assert_equal(&mut self) {
+    /// What was played and what differs, if anything does.
+    fn compare(&mut self) -> Option<String> {
         match &mut self.run {
             Some(run) => drop(run.caught_up()),
             None => self.redtail.sync("s.db", "r.redb"),
@@ -115,51 +161,44 @@ impl Case {
         let dump = self.redtail.path("dump.jsonl");
         self.redtail.dump("r.redb", &dump);
         let found = self.oracle.compare_selected(&self.redtail.path("s.db"), &dump, &self.selects);
-        assert!(found.equal, "{}\n{:#?}", self.said, found.differences);
+        (!found.equal).then(|| format!("{}\n{:#?}", self.said, found.differences))
     }
 }
 
-#[test]
-fn after_any_statement_the_replica_is_what_the_configuration_selects() {
-    let test = "after_any_statement_the_replica_is_what_the_configuration_selects";
+/// Plays so many random cases; fails at the first difference.
+fn play(test: &str, cases: u64, fault: Option<&str>) -> bool {
     let mut chance = Chance::new(test);
-    let cases = std::env::var("REDTAIL_SELECTIONS").map_or(30, |n| n.parse().unwrap());
     let mut steps = 0;
     for number in 0..cases {
-        let Some(oracle) = Oracle::start(test) else { return };
-        let folder = TempDir::new().unwrap();
-        let redtail = Redtail::new(folder.path());
-        // Small windows and pieces: boundaries move in the middle of a backlog and of a copy.
-        let redtail = if chance.one_in(3) {
-            redtail.with_env("REDTAIL_WINDOW_ENTRIES", "4").with_env("REDTAIL_CHUNK_ROWS", "9")
-        } else {
-            redtail
-        };
-        let mut case =
-            Case { oracle, redtail, run: None, selects: json!({}), said: String::new(), _folder: folder };
-        let table = TABLES[chance.index(TABLES.len())];
-        let keep = 1 + chance.below(12);
-        case.configure(&CHOICES[chance.index(CHOICES.len())], keep);
-        let setup =
-            ["PRAGMA journal_mode = WAL", table, "CREATE INDEX t_at ON t(at)", "CREATE TABLE left_out(x)"];
-        case.application(&setup.map(str::to_owned));
-        case.application(&(0..chance.below(30)).map(|_| statement(&mut chance)).collect::<Vec<_>>());
-        case.assert_equal();
+        let Some(mut case) = Case::begin(test, &mut chance, fault) else { return true };
         for _ in 0..6 {
-            if chance.one_in(4) {
-                case.run = None;
-                case.configure(&CHOICES[chance.index(CHOICES.len())], 1 + chance.below(12));
-                case.assert_equal();
-            }
-            if chance.one_in(3) && case.run.is_none() {
-                case.run = Some(case.redtail.spawn_run("s.db", "r.redb"));
-            }
-            case.application(&(0..=chance.below(12)).map(|_| statement(&mut chance)).collect::<Vec<_>>());
-            case.assert_equal();
             steps += 1;
+            if !case.step(&mut chance) {
+                return false;
+            }
         }
         let verified = case.redtail.ok(&["verify", "-s", "s.db", "-r", "r.redb"]);
         assert!(verified.contains("equal"), "case {number}: {verified}");
     }
     note(&format!("{test}: {cases} cases, {steps} steps"));
+    true
+}
+
+/// Scripts in a usual run; `REDTAIL_SELECTIONS` says how many in another.
+const CASES: u64 = 12;
+
+#[test]
+fn after_any_statement_the_replica_is_what_the_configuration_selects() {
+    let test = "after_any_statement_the_replica_is_what_the_configuration_selects";
+    let cases = std::env::var("REDTAIL_SELECTIONS").map_or(CASES, |n| n.parse().unwrap());
+    assert!(play(test, cases, None));
+}
+
+#[test]
+fn a_boundary_that_stands_still_is_caught() {
+    if cfg!(debug_assertions) {
+        let test = "a_boundary_that_stands_still_is_caught";
+        let caught = Oracle::start(test).is_none() || !play(test, 200, Some("stale-boundary"));
+        assert!(caught, "200 cases without a difference");
+    }
 }
