@@ -209,6 +209,7 @@ impl<O: Observer> Follower<O> {
         }
         match result? {
             Outcome::Repair => {
+                super::owned::refuse(&self.path)?;
                 let shown = self.path.display();
                 let installed = install::install(&mut self.sql, &self.demand, None)
                     .map_err(|e| e.during(format!("source {shown}")))?;

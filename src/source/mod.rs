@@ -5,6 +5,7 @@ pub(crate) mod acknowledge;
 mod adopt;
 mod keep;
 pub(crate) mod local;
+mod owned;
 mod place;
 mod query;
 mod read;
@@ -14,12 +15,14 @@ pub(crate) mod sql;
 mod wake;
 
 pub use crate::capture::describe::Skipped;
+use crate::capture::describe::describe;
 
 use crate::capture::consumers::{self, Claim, Consumer};
-use crate::capture::{Demand, install};
+use crate::capture::{Demand, bound, install};
 use crate::config::Config;
 use crate::cursor::Position;
 use crate::error::{Error, Kind, Result};
+use select::Selection;
 use sql::Sql;
 use std::path::{Path, PathBuf};
 
@@ -75,6 +78,7 @@ impl Source {
     /// `Unavailable` if the write lock is not to be had within `busy_timeout`; `Usage` if the file is no
     /// database, may not be written, or has a newer capture.
     pub async fn init(&self) -> Result<Installed> {
+        owned::refuse(&self.path)?;
         let config = self.config.clone();
         self.with(move |sql| {
             let demand = Demand::of_all(sql, &config)?;
@@ -118,12 +122,42 @@ impl Source {
         self.with(|sql| Ok(local::look(sql)?.map(|(log_id, seq)| Position { log_id, seq }))).await
     }
 
+    /// Checks what the configuration says of single tables against the source's definitions.
+    ///
+    /// # Errors
+    /// `Usage` if it does not fit; the error says where.
+    pub async fn check(&self) -> Result<()> {
+        if self.config.tables.is_empty() {
+            return Ok(());
+        }
+        let config = self.config.clone();
+        self.with(move |sql| {
+            let found = describe(sql)?;
+            for (name, table) in &config.tables {
+                match found.tables.iter().find(|t| t.table.name.eq_ignore_ascii_case(name)) {
+                    Some(t) => Selection::of(t, Some(table), sql).map(drop)?,
+                    None => tracing::warn!("tables.{name}: there is no such table in the source"),
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
     /// The replicas that the source knows; none where capture is not installed.
     ///
     /// # Errors
     /// As [`Source::head`].
     pub async fn consumers(&self) -> Result<Vec<Consumer>> {
         self.with(consumers::list).await
+    }
+
+    /// The most entries that the changelog keeps, up to 4,096 more; `None` where capture is not installed.
+    ///
+    /// # Errors
+    /// As [`Source::head`].
+    pub async fn max_rows(&self) -> Result<Option<u64>> {
+        self.with(bound::max_rows).await
     }
 
     /// Deletes every entry that may go, in many small writes. Returns how many went.

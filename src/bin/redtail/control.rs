@@ -4,6 +4,7 @@
 //! lines that begin with `o` (standard output) and a last one that begins with the exit code and what
 //! to say on stderr, if anything.
 
+use crate::status::Seen;
 use crate::{Exit, code_of, failure, read, status, verify};
 use redtail::{Error, Replica, Replicator, Result};
 use serde::{Deserialize, Serialize};
@@ -32,9 +33,9 @@ pub enum Request {
     Dump {
         typed: bool,
     },
-    /// `head` is the source's, if the asker has looked.
+    /// `seen` is what the asker has seen of the source, if it has looked.
     Status {
-        head: Option<u64>,
+        seen: Option<Seen>,
         json: bool,
     },
     Verify {
@@ -50,7 +51,7 @@ pub fn answer(request: Request, replica: &Replica, live: Option<&Replicator>, ou
         (Request::Get { table, key, typed }, _) => read::write_row(replica, &table, &key, typed, out),
         (Request::Scan { table, typed }, _) => read::write_table(replica, &table, typed, out),
         (Request::Dump { typed }, _) => read::write_all(replica, typed, out),
-        (Request::Status { head, json }, live) => status::write(replica, live, head, json, out),
+        (Request::Status { seen, json }, live) => status::write(replica, live, seen.as_ref(), json, out),
         (Request::Verify { tables, repair, json }, Some(live)) => {
             let found = tokio::runtime::Handle::current().block_on(live.verify(&tables, repair))?;
             verify::write(&found, repair, json, out)

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn open(settings: &Settings) -> Result<Arc<Replicator>> {
     let (source, path) = (settings.source()?, settings.replica()?);
     let source = Source::open(source, &settings.config)?;
+    source.check().await?;
     let captured = source.head().await?.is_some();
     if path.exists() {
         // A replica of another source is refused before it is opened to be written.

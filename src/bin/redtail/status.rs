@@ -4,44 +4,77 @@ use crate::control::{Request, connect, relay};
 use crate::settings::Settings;
 use crate::{Exit, failure};
 use redtail::{Progress, Replica, Replicator, Source};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use std::io::{self, Write};
 
+/// What a look at the source says.
+#[derive(Serialize, Deserialize)]
+pub struct Seen {
+    head: Option<u64>,
+    max_rows: Option<u64>,
+    consumers: Vec<SeenConsumer>,
+}
+
+/// A replica that the source knows.
+#[derive(Serialize, Deserialize)]
+struct SeenConsumer {
+    id: String,
+    acknowledged: u64,
+    unseen_seconds: u64,
+}
+
+impl Seen {
+    async fn look(source: &Source) -> redtail::Result<Self> {
+        let consumers = source.consumers().await?.into_iter().map(|c| SeenConsumer {
+            id: c.id.to_string(),
+            acknowledged: c.seq,
+            unseen_seconds: c.unseen.as_secs(),
+        });
+        Ok(Self {
+            head: source.head().await?.map(|p| p.seq),
+            max_rows: source.max_rows().await?,
+            consumers: consumers.collect(),
+        })
+    }
+}
+
 pub async fn status(settings: &Settings, json: bool) -> Exit {
     let path = settings.replica()?;
-    let head = if settings.has_source() {
-        Source::open(settings.source()?, &settings.config)?.head().await?.map(|p| p.seq)
+    let seen = if settings.has_source() {
+        Some(Seen::look(&Source::open(settings.source()?, &settings.config)?).await?)
     } else {
         None
     };
     if let Some(stream) = connect(path) {
-        let request = Request::Status { head, json };
+        let request = Request::Status { seen, json };
         return tokio::task::spawn_blocking(move || relay(stream, &request))
             .await
             .map_err(|e| failure(&e.into()))?;
     }
     let replica = Replica::open_to_read(path, &settings.config)?;
-    write(&replica, None, head, json, &mut io::stdout().lock())
+    write(&replica, None, seen.as_ref(), json, &mut io::stdout().lock())
 }
 
 pub fn write(
     replica: &Replica,
     live: Option<&Replicator>,
-    head: Option<u64>,
+    seen: Option<&Seen>,
     as_json: bool,
     out: &mut dyn Write,
 ) -> Exit {
     let progress = live.map(|l| l.progress().borrow().clone());
-    let said = describe(replica, progress.as_ref(), head)?;
+    let said = describe(replica, progress.as_ref(), seen)?;
     let written = if as_json { writeln!(out, "{said}") } else { for_people(&said, out) };
     written.map(|()| 0).map_err(|e| failure(&e))
 }
 
-fn describe(replica: &Replica, progress: Option<&Progress>, head: Option<u64>) -> redtail::Result<Json> {
+fn describe(replica: &Replica, progress: Option<&Progress>, seen: Option<&Seen>) -> redtail::Result<Json> {
     let snapshot = replica.snapshot()?;
     let position = snapshot.position();
     let tables = snapshot.tables()?;
-    let head = progress.and_then(|p| p.head).max(head);
+    let head = progress.and_then(|p| p.head).max(seen.and_then(|s| s.head));
+    let this = replica.consumer_id()?.map(|id| id.to_string());
     let names: Vec<&str> =
         tables.iter().filter(|t| t.reconciling.is_some()).map(|t| t.table.name.as_str()).collect();
     let each = tables.iter().map(|t| {
@@ -62,12 +95,25 @@ fn describe(replica: &Replica, progress: Option<&Progress>, head: Option<u64>) -
         "consistent": snapshot.is_consistent(),
         "reconciling": names,
         "rows_copied": progress.map(|p| p.copied),
+        "consumer": this,
+        "source_read_only": progress.map(|p| p.read_only),
+        "changelog_max_rows": seen.and_then(|s| s.max_rows),
+        "consumers": seen.map(|s| s.consumers.iter().map(|c| consumer(c, s.head)).collect::<Vec<_>>()),
         "tables": each.collect::<Vec<_>>(),
         "skipped": skipped.unwrap_or_default(),
         "error": progress.and_then(|p| p.error.clone()),
         "live": progress.is_some(),
         "pid": progress.map(|_| std::process::id()),
     }))
+}
+
+fn consumer(c: &SeenConsumer, head: Option<u64>) -> Json {
+    json!({
+        "id": c.id,
+        "acknowledged": c.acknowledged,
+        "behind": head.map(|head| head.saturating_sub(c.acknowledged)),
+        "unseen_seconds": c.unseen_seconds,
+    })
 }
 
 fn for_people(said: &Json, out: &mut dyn Write) -> io::Result<()> {
@@ -93,6 +139,18 @@ fn for_people(said: &Json, out: &mut dyn Write) -> io::Result<()> {
             None => String::new(),
         };
         writeln!(out, "table       {}  {} rows{state}", of("name"), of("rows"))?;
+    }
+    for c in list("consumers") {
+        let of = |name: &str| c.get(name).map_or_else(String::new, plain);
+        let this = if c.get("id") == said.get("consumer") { ", this replica" } else { "" };
+        let (behind, unseen) = (of("behind"), of("unseen_seconds"));
+        writeln!(out, "consumer    {}  {behind} entries behind, seen {unseen} s ago{this}", of("id"))?;
+    }
+    if said.get("source_read_only") == Some(&Json::Bool(true)) {
+        writeln!(
+            out,
+            "source      read only: it is not told how far this replica is; `retain_min` decides how long it may be away"
+        )?;
     }
     for s in list("skipped") {
         let of = |name: &str| s.get(name).map_or_else(String::new, plain);
