@@ -424,7 +424,10 @@ impl Replicator {
                 (id, sessions) = (Nonce::new()?, Vec::new());
                 None
             }
-            None => None,
+            None => {
+                self.warn_if_dropped(id, !sessions.is_empty()).await?;
+                None
+            }
         };
         if !sessions.contains(&session) {
             sessions.push(session);
@@ -434,6 +437,17 @@ impl Replicator {
         }
         let wants = self.config.wants.clone();
         Ok(Enrolled { claim: Claim { id, sessions, seq: 0, wants }, known })
+    }
+
+    async fn warn_if_dropped(&self, id: Nonce, was_known: bool) -> Result<()> {
+        let cursor = self.replica.start()?.cursor.filter(|_| was_known);
+        let log_id = self.source.head().await?.map(|p| p.log_id);
+        if cursor.is_some_and(|c| Some(c.log_id) == log_id) {
+            tracing::warn!(
+                "the source does not know consumer {id} (any more: it was dropped, or never could be told): it may be rebuilt"
+            );
+        }
+        Ok(())
     }
 
     /// Says to the source where following ended. That it cannot be told now is no failure of following.

@@ -1,4 +1,6 @@
 //! redtail beside an application: what it copies, what it leaves behind, and what it costs.
 
+mod bounded;
 mod config;
+mod consumers;
 mod selective;
