@@ -104,6 +104,9 @@ pub struct Progress {
     /// The source may not be written to: it does not know of this replica, and `retain_min` decides how
     /// long it may be away.
     pub read_only: bool,
+    /// The source is in WAL mode, where readers and writers do not block each other; `None` before it was
+    /// looked at.
+    pub wal: Option<bool>,
     read_at: Option<Instant>,
     level_at: Option<Instant>,
 }
@@ -196,6 +199,15 @@ impl Observer for Watch {
             tracing::info!("table {}: capture installed ({why})", t.table.name);
         }
         self.0.send_modify(|p| p.skipped.clone_from(&audit.skipped));
+    }
+
+    fn journal(&self, wal: bool) {
+        let modified = self.0.send_if_modified(|p| p.wal.replace(wal) != Some(wal));
+        if modified && !wal {
+            tracing::warn!(
+                "the source is not in WAL mode: reading it blocks its writers, so it is read in slices of 20 ms; PRAGMA journal_mode = WAL ends that"
+            );
+        }
     }
 
     fn durable(&self, log_id: LogId) -> u64 {

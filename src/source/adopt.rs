@@ -66,6 +66,7 @@ impl<O: Observer> Follower<O> {
         self.observer.audited(&found);
         self.audited = Some((schema_version, read_at));
         self.wake.wal = self.sql.read_journal_mode()?;
+        self.observer.journal(self.wake.wal);
         Ok(true)
     }
 

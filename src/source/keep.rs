@@ -169,8 +169,10 @@ impl Reader {
     fn boundary(&self, sql: &mut Sql, order: &Order<'_>) -> Result<Kept> {
         let (by, from) = (order.by(), self.query().from());
         let skip = order.keep.rows.saturating_sub(1);
-        let last =
-            format!("SELECT {} FROM {from} ORDER BY {by} DESC LIMIT 1 OFFSET {skip}", exact(&[by.clone()]));
+        let last = format!(
+            "SELECT {} FROM {from} ORDER BY {by} DESC LIMIT 1 OFFSET {skip}",
+            exact(std::slice::from_ref(&by))
+        );
         let Some(last) = first_row(sql, &last, &[], 1)? else { return Ok(Kept::All) };
         let (above, equal) = match last.first() {
             Some(Value::Null) | None => (format!("{by} IS NOT NULL"), format!("{by} IS NULL")),

@@ -29,8 +29,11 @@ use tokio::sync::mpsc;
 const IN_FLIGHT: usize = 3;
 /// Outside WAL mode a reader blocks the application's commit: a snapshot is this short.
 const ROLLBACK_SNAPSHOT: Duration = Duration::from_millis(20);
-/// Outside WAL mode a window has at most this many entries, for the same reason.
-const ROLLBACK_ENTRIES: u64 = 2_000;
+/// A window's first width, in entries; later ones are as wide as a snapshot's time allows.
+const FIRST_WIDTH: u64 = 20_000;
+const ROLLBACK_WIDTH: u64 = 1_000;
+/// However slow it is, a window has at least so many.
+const LEAST_WIDTH: u64 = 100;
 
 /// A stream of windows, and how to end it.
 pub(crate) struct Windows {
@@ -44,6 +47,8 @@ pub(crate) trait Observer: Send + 'static {
     fn level(&self, head: u64, at: Instant);
     /// A table is not replicated, or something was repaired: for people.
     fn audited(&self, audit: &Audit);
+    /// Whether the source is in WAL mode.
+    fn journal(&self, wal: bool);
     /// Up to where the replica has everything of this log on disk; 0 if it has nothing of it.
     fn durable(&self, log_id: LogId) -> u64;
     /// The source was written to; `None` if it may not be.
@@ -101,6 +106,8 @@ pub(super) struct Follower<O> {
     /// The id that capture gives next: entries of this or a later one are of a table not audited yet.
     pub(super) next_id: i64,
     pub(super) goal: Goal,
+    /// How many entries a window has at most, by what the last ones took; `None` before the first.
+    width: Option<u64>,
     /// The head found at the start: what a stream that ends goes up to.
     pub(super) target: Option<u64>,
     pub(super) audited: Option<(i64, Instant)>,
@@ -136,6 +143,7 @@ impl<O: Observer> Follower<O> {
             next_no: start.next_no,
             next_id: 0,
             target: None,
+            width: None,
             audited: None,
             schema: (0, 0),
             verify_begun: false,
@@ -202,10 +210,14 @@ impl<O: Observer> Follower<O> {
     /// Reads one window and hands it on. Returns whether there is more to read at once.
     fn window(&mut self) -> Result<bool> {
         let read_at = Instant::now();
+        let before = self.cursor.map(|c| c.seq);
         self.sql.run("BEGIN")?;
         let result = self.in_snapshot(read_at);
         if self.sql.in_transaction() {
             self.sql.run("ROLLBACK")?;
+        }
+        if let (Some(before), Some(after)) = (before, self.cursor) {
+            self.pace(after.seq.saturating_sub(before), read_at.elapsed());
         }
         match result? {
             Outcome::Repair => {
@@ -297,16 +309,28 @@ impl<O: Observer> Follower<O> {
     }
 
     fn window_entries(&self) -> u64 {
-        let most = self.config.window_entries;
-        if !self.wake.wal {
-            return most.min(ROLLBACK_ENTRIES);
-        }
+        let first = if self.wake.wal { FIRST_WIDTH } else { ROLLBACK_WIDTH };
+        let most = self.config.window_entries.min(self.width.unwrap_or(first));
         let by_sweep = self.tables.values().any(|t| t.reader.as_ref().is_some_and(|r| r.by_sweep));
         if by_sweep { most.min(self.config.chunk_rows as u64) } else { most }
     }
 
+    /// How long a snapshot may last.
+    fn longest(&self) -> Duration {
+        if self.wake.wal { self.config.max_snapshot } else { ROLLBACK_SNAPSHOT.min(self.config.max_snapshot) }
+    }
+
+    /// Makes the next windows as wide as the last one, which was cut off, says that they may be.
+    fn pace(&mut self, entries: u64, took: Duration) {
+        if entries == self.window_entries() {
+            // Some of the time is left for what a longer row takes.
+            let factor = 0.75 * self.longest().as_secs_f64() / took.as_secs_f64().max(1e-6);
+            self.width = Some(scaled(entries, factor.min(16.0)).max(LEAST_WIDTH));
+        }
+    }
+
     fn limits(&self, read_at: Instant) -> Limits {
-        let longest = if self.wake.wal { self.config.max_snapshot } else { ROLLBACK_SNAPSHOT };
+        let longest = self.longest();
         Limits {
             rows: (self.config.chunk_rows / IN_FLIGHT).max(1),
             bytes: (self.config.chunk_bytes / IN_FLIGHT).max(1),
@@ -444,6 +468,11 @@ enum Outcome {
         piece: Piece,
         more: bool,
     },
+}
+
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn scaled(n: u64, factor: f64) -> u64 {
+    (n as f64 * factor) as u64
 }
 
 /// Whether capture is there at all, its log id and its head, in one snapshot.

@@ -103,6 +103,21 @@ pub enum Command {
 
 #[derive(Subcommand, Debug)]
 pub enum Bench {
+    /// What an application without patience pays: its write times and refusals, alone and beside redtail
+    Cost {
+        /// Rows in the table
+        #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+        rows: u64,
+        /// Transactions a second
+        #[arg(long, default_value_t = 1000)]
+        rate: u32,
+        /// How long the application writes in each phase
+        #[arg(long, default_value_t = 10, value_name = "N")]
+        seconds: u64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Commit in the source to visible, and to durable, in the replica; with a bare loop as the floor
     Lag {
         /// Transactions a second

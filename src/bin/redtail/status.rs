@@ -96,6 +96,7 @@ fn describe(replica: &Replica, progress: Option<&Progress>, seen: Option<&Seen>)
         "reconciling": names,
         "rows_copied": progress.map(|p| p.copied),
         "consumer": this,
+        "source_wal": progress.and_then(|p| p.wal),
         "source_read_only": progress.map(|p| p.read_only),
         "changelog_max_rows": seen.and_then(|s| s.max_rows),
         "consumers": seen.map(|s| s.consumers.iter().map(|c| consumer(c, s.head)).collect::<Vec<_>>()),

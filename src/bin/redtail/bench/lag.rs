@@ -190,7 +190,7 @@ impl Drop for Dir {
     }
 }
 
-fn tempdir() -> redtail::Result<Dir> {
+pub fn tempdir() -> redtail::Result<Dir> {
     let nanos =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_nanos());
     let dir = std::env::temp_dir().join(format!("redtail-bench-{}-{nanos}", std::process::id()));

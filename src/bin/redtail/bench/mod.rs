@@ -1,5 +1,6 @@
 //! `bench`: figures, each beside a floor measured in the same run.
 
+mod cost;
 mod floor;
 mod lag;
 pub mod percentiles;
@@ -10,6 +11,7 @@ use crate::settings::Settings;
 
 pub async fn bench(_: &Settings, bench: Bench) -> Exit {
     match bench {
+        Bench::Cost { rows, rate, seconds, json } => cost::cost(rows, rate, seconds, json).await,
         Bench::Lag { rate, seconds, runs, json } => lag::lag(rate, seconds, runs, json).await,
     }
 }

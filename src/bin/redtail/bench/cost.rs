@@ -1,0 +1,179 @@
+//! `bench cost`: what an application pays. A writer without any patience (`busy_timeout = 0`) writes
+//! single-row transactions at a fixed rate: alone without capture, with it, with a changelog at its cap,
+//! and beside a redtail that copies the whole table, follows, acknowledges, prunes and verifies meanwhile.
+
+use super::lag::{Dir, broken, tempdir};
+use super::percentiles::Percentiles;
+use crate::{Exit, failure};
+use redtail::{Changelog, Config, Error, Kind, Replica, Replicator, Source};
+use serde_json::{Value as Json, json};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What is beside the writer.
+#[derive(Clone, Copy, PartialEq)]
+enum Beside {
+    NoCapture,
+    Capture,
+    CaptureAtItsCap,
+    Redtail,
+}
+
+const PHASES: [(Beside, &str); 4] = [
+    (Beside::NoCapture, "alone, not captured"),
+    (Beside::Capture, "alone, captured"),
+    (Beside::CaptureAtItsCap, "alone, captured, at its cap"),
+    (Beside::Redtail, "beside redtail"),
+];
+
+/// What a writer saw.
+#[derive(Default)]
+struct Seen {
+    times: Vec<Duration>,
+    /// Attempts that another connection's lock refused.
+    busy: u64,
+    /// The largest size of the WAL file, in bytes.
+    wal: u64,
+    verified: u64,
+}
+
+pub async fn cost(rows: u64, rate: u32, seconds: u64, as_json: bool) -> Exit {
+    if rate == 0 || seconds == 0 || rows == 0 {
+        return Err(Error::usage("bench cost: --rows, --rate and --seconds must be above 0"));
+    }
+    let time = Duration::from_secs(seconds);
+    let mut phases = Vec::new();
+    for (beside, name) in PHASES {
+        let seen = phase(beside, rows, rate, time).await?;
+        let (busy, wal, verified) = (seen.busy, seen.wal, seen.verified);
+        phases.push((name, Percentiles::of(seen.times), busy, wal, verified));
+    }
+    let mut out = io::stdout();
+    let written = if as_json {
+        let one = |(name, times, busy, wal, verified): &(&str, Percentiles, u64, u64, u64)| -> Json {
+            json!({ "what": name, "write_ms": times.json(), "busy": busy, "wal_bytes": wal, "verifies": verified })
+        };
+        let phases: Vec<Json> = phases.iter().map(one).collect();
+        writeln!(
+            out,
+            "{}",
+            json!({ "rows": rows, "rate": rate, "seconds": seconds, "synchronous": "NORMAL", "phases": phases })
+        )
+    } else {
+        let head = format!(
+            "{rate} single-row updates/s for {seconds} s in a table of {rows} 4-column rows, busy_timeout=0, synchronous=NORMAL, WAL"
+        );
+        writeln!(out, "{head}").and_then(|()| {
+            phases.iter().try_for_each(|(name, times, busy, wal, verified)| {
+                let wal = wal / 1024;
+                writeln!(out, "{name:28} {times}  refused {busy}  WAL {wal} KiB  verified {verified} times")
+            })
+        })
+    };
+    written.map(|()| 0).map_err(|e| failure(&e))
+}
+
+async fn phase(beside: Beside, rows: u64, rate: u32, time: Duration) -> redtail::Result<Seen> {
+    let dir = tempdir()?;
+    let db = dir.0.join("app.db");
+    fill(&db, rows).await.map_err(|e| broken(&e))?;
+    let config = Config {
+        // Twenty-five times as often as by default, so that what it costs is seen.
+        ack_interval: Duration::from_millis(200),
+        changelog: Changelog {
+            max_rows: (beside == Beside::CaptureAtItsCap).then_some(1),
+            retain_min: Duration::ZERO,
+            ..Changelog::default()
+        },
+        ..Config::default()
+    };
+    let source = Source::open(&db.display().to_string(), &config)?;
+    if beside != Beside::NoCapture {
+        source.init().await?;
+    }
+    let path = db.clone();
+    let writing = std::thread::spawn(move || futures::executor::block_on(write(&path, rows, rate, time)));
+    let verified = if beside == Beside::Redtail { follow(&dir, source, config, time).await? } else { 0 };
+    let joined = tokio::task::spawn_blocking(move || writing.join()).await;
+    let joined = joined.map_err(|e| Error::new(Kind::Stopped, e.to_string()))?;
+    let seen = joined
+        .map_err(|_| Error::new(Kind::Source, "bench: the writer panicked"))?
+        .map_err(|e| broken(&e))?;
+    Ok(Seen { verified, ..seen })
+}
+
+async fn fill(db: &Path, rows: u64) -> Result<(), libsql::Error> {
+    let connection = libsql::Builder::new_local(db).build().await?.connect()?;
+    let fill = format!(
+        "PRAGMA journal_mode = WAL;
+         CREATE TABLE kv(id INTEGER PRIMARY KEY, name TEXT, score REAL, at INTEGER);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+         INSERT INTO kv SELECT i, 'a name of ordinary length', i * 0.5, i FROM n;
+         PRAGMA wal_checkpoint(TRUNCATE);"
+    );
+    connection.execute_batch(&fill).await.map(|_| ())
+}
+
+/// Copies, follows, and verifies again and again until the time is over. How often it verified.
+async fn follow(dir: &Dir, source: Source, config: Config, time: Duration) -> redtail::Result<u64> {
+    let begun = Instant::now();
+    let replica = Replica::open(dir.0.join("cache.redb"), &config)?;
+    let replicator = Arc::new(Replicator::new(source, replica, config));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn({
+        let replicator = Arc::clone(&replicator);
+        async move { replicator.run(async { drop(stopped.await) }).await }
+    });
+    let mut progress = replicator.progress();
+    let whole = progress.wait_for(|p| p.consistent && p.lag_entries() == Some(0));
+    // A copy that is not through by then was still work beside the writer.
+    let copied = tokio::time::timeout(time, whole).await.is_ok();
+    let mut verified = 0;
+    while copied && begun.elapsed() < time {
+        let found = replicator.verify(&[], false).await?;
+        if found.count > 0 {
+            return Err(Error::new(Kind::Replica, format!("bench cost: {} differences", found.count)));
+        }
+        verified += 1;
+    }
+    let _ = stop.send(());
+    running.await.map_err(|e| Error::new(Kind::Stopped, e.to_string()))??;
+    Ok(verified)
+}
+
+/// Updates one row a transaction; what is refused is counted and tried again at once.
+async fn write(db: &Path, rows: u64, rate: u32, time: Duration) -> Result<Seen, libsql::Error> {
+    let connection = libsql::Builder::new_local(db).build().await?.connect()?;
+    connection.busy_timeout(Duration::ZERO)?;
+    connection.execute_batch("PRAGMA synchronous = NORMAL").await?;
+    let update = connection.prepare("UPDATE kv SET score = ?1 WHERE id = ?2").await?;
+    let mut wal = db.as_os_str().to_owned();
+    wal.push("-wal");
+    let mut seen = Seen::default();
+    let begun = Instant::now();
+    for i in 0u32.. {
+        let due = begun + Duration::from_secs(1) * i / rate;
+        if due >= begun + time {
+            break;
+        }
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let id = (u64::from(i).wrapping_mul(7_919) % rows + 1).cast_signed();
+        let started = Instant::now();
+        loop {
+            let done = update.execute((f64::from(i), id)).await;
+            update.reset();
+            match done {
+                Ok(_) => break,
+                Err(libsql::Error::SqliteFailure(code, _)) if code & 0xff == 5 => seen.busy += 1,
+                Err(e) => return Err(e),
+            }
+        }
+        seen.times.push(started.elapsed());
+        if i.is_multiple_of(100) {
+            seen.wal = seen.wal.max(std::fs::metadata(&wal).map_or(0, |m| m.len()));
+        }
+    }
+    Ok(seen)
+}
