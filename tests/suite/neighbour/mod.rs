@@ -3,4 +3,5 @@
 mod bounded;
 mod config;
 mod consumers;
+mod read_only;
 mod selective;
