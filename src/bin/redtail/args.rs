@@ -103,6 +103,33 @@ pub enum Command {
 
 #[derive(Subcommand, Debug)]
 pub enum Bench {
+    /// The first copy of a table, beside reading alone and writing alone
+    Copy {
+        /// Rows in the table
+        #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+        rows: u64,
+        /// Runs, of which the median is told
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        runs: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// A backlog of changes to random rows, beside reading alone and writing alone
+    Drain {
+        /// Rows in the table
+        #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+        rows: u64,
+        /// Changes in the backlog
+        #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+        changes: u64,
+        /// Runs, of which the median is told
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        runs: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// What an application without patience pays: its write times and refusals, alone and beside redtail
     Cost {
         /// Rows in the table

@@ -104,7 +104,7 @@ async fn phase(beside: Beside, rows: u64, rate: u32, time: Duration) -> redtail:
     Ok(Seen { verified, ..seen })
 }
 
-async fn fill(db: &Path, rows: u64) -> Result<(), libsql::Error> {
+pub async fn fill(db: &Path, rows: u64) -> Result<(), libsql::Error> {
     let connection = libsql::Builder::new_local(db).build().await?.connect()?;
     let fill = format!(
         "PRAGMA journal_mode = WAL;
