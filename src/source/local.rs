@@ -322,11 +322,15 @@ impl<O: Observer> Follower<O> {
 
     /// Makes the next windows as wide as the last one, which was cut off, says that they may be.
     fn pace(&mut self, entries: u64, took: Duration) {
-        if entries == self.window_entries() {
-            // Some of the time is left for what a longer row takes.
-            let factor = 0.75 * self.longest().as_secs_f64() / took.as_secs_f64().max(1e-6);
-            self.width = Some(scaled(entries, factor.min(16.0)).max(LEAST_WIDTH));
+        if entries < self.window_entries() {
+            return;
         }
+        // Narrower only if it lasted too long: a machine that is busy for a moment must not make every
+        // window a small one, which costs more for each entry.
+        let left = self.longest().as_secs_f64() / took.as_secs_f64().max(1e-6);
+        let factor = if left < 1.0 { 0.75 * left } else { (0.75 * left).clamp(1.0, 16.0) };
+        self.width = Some(scaled(entries, factor).max(LEAST_WIDTH));
+        tracing::debug!("a window of {entries} entries took {} ms", took.as_millis());
     }
 
     fn limits(&self, read_at: Instant) -> Limits {
