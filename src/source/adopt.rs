@@ -21,7 +21,7 @@ use xxhash_rust::xxh3::Xxh3;
 /// The whole schema is compared this often even if the schema version stands still: it can be set back.
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
 
-/// Whether the schema version has moved since the replica's rows were read.
+/// Whether the schema or its version has moved since the replica's rows were read.
 #[derive(Clone, Copy, Debug)]
 enum Moved {
     No,
@@ -53,7 +53,8 @@ impl<O: Observer> Follower<O> {
         let hash = schema_hash(&mut self.sql)?;
         let before = self.cursor.map(|c| (c.schema_version, c.schema_hash));
         let moved = match before {
-            Some((version, _)) if version == schema_version => Moved::No,
+            // An equal version of another schema is that of another history: a copy was put back.
+            Some(same) if same == (schema_version, hash) => Moved::No,
             // Nothing shows what moved it: something was dropped and made again as it was.
             Some((_, same)) if same == hash => Moved::Unseen,
             Some(_) => Moved::Seen,
@@ -117,7 +118,7 @@ impl<O: Observer> Follower<O> {
         let known = self.tables.iter().find(|(_, t)| t.state.table.name == captured.source.table.name);
         let known = known.map(|(no, t)| (*no, t.state.clone()));
         let fingerprint = captured.fingerprint ^ reader.selection.hash;
-        let by_rowid = captured.source.table.key.parts.iter().any(|p| p.column.is_none());
+        let by_rowid = captured.source.table.key.has_rowid();
         let same = |s: &TableState| {
             let in_doubt = match moved {
                 Moved::No => false,

@@ -87,6 +87,7 @@ impl<O: Observer> Follower<O> {
                 "source {shown} went back: {why}; what changed since entry {} is read again",
                 common.seq
             );
+            self.doubt_rowids(piece);
             self.read_again(common.seq, piece)?;
             return Ok(common);
         }
@@ -119,6 +120,16 @@ impl<O: Observer> Follower<O> {
             }
         }
         Ok(None)
+    }
+
+    /// Has tables reconciled that know rows by a rowid: a VACUUM in either history may have given them others,
+    /// and two histories may have come to the same schema version.
+    fn doubt_rowids(&mut self, piece: &mut Piece) {
+        let by_rowid = |t: &Tracked| t.state.null_keys || t.state.table.key.has_rowid();
+        for (no, tracked) in self.tables.iter_mut().filter(|(_, t)| by_rowid(t)) {
+            tracked.state.reconcile = Some(Progress::default());
+            piece.changes.push(Change::Define(*no, Box::new(tracked.state.clone())));
+        }
     }
 
     /// Reads every key again that was entered behind the common entry: in the source's new history it

@@ -22,7 +22,7 @@ impl Query<'_> {
     /// Whether the rowid is selected in front of the columns: it is the key, or may join it.
     pub fn with_rowid(&self) -> bool {
         let key = &self.source.table.key;
-        key.nullable || key.parts.iter().any(|p| p.column.is_none())
+        key.nullable || key.has_rowid()
     }
 
     fn rowid(&self) -> String {

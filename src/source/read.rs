@@ -255,8 +255,7 @@ impl Reader {
             let full = sql.rows(&query, &binds, |row| {
                 let Some(read) = self.row(row, 0)? else { return Ok(ControlFlow::Continue(())) };
                 if read.key <= progress.through && !self.by_sweep {
-                    let what = format!("table {}: its rows do not come in key order", self.name());
-                    return Err(Error::new(Kind::Source, what));
+                    return Err(Error::new(Kind::Source, "its rows do not come in key order"));
                 }
                 self.put(&mut rows, &read)?;
                 progress.copied += 1;

@@ -21,6 +21,8 @@ mod backfill;
 mod commands;
 mod errors;
 mod exact;
+mod identity;
+mod invisible;
 mod kill;
 mod neighbour;
 mod remove;

@@ -216,6 +216,9 @@ impl<'s> Case<'s> {
             Step::PutBack => {
                 self.statements("put_back", &json!({"op": "put_back"}), &[]);
             }
+            Step::SetBack => {
+                self.statements("set_back", &json!({"op": "set_back"}), &[]);
+            }
             Step::Backup => {
                 let to = self.stage.folder.join("backup.db");
                 self.stage.oracle.ask(&json!({"op": "backup", "to": to}));

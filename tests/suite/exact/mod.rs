@@ -3,6 +3,7 @@
 //! Settings of the environment: `REDTAIL_SEED`, `REDTAIL_CASES` (how many scripts), `REDTAIL_SHRINK=0`
 //! (do not shrink). The case that failed is had again by its own seed and `REDTAIL_CASES=1`.
 
+mod bank;
 mod case;
 mod changes;
 mod controls;
@@ -10,7 +11,9 @@ mod generate;
 mod model;
 mod objects;
 mod pool;
+mod repair;
 mod script;
+mod scripts;
 mod shrink;
 mod statements;
 mod tables;
