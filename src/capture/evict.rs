@@ -30,7 +30,7 @@ enum Event {
 
 fn searches(t: &SourceTable, id: i64, event: Event) -> Vec<String> {
     let mut conditions = Vec::new();
-    if fault::no_eviction() || fault::after_only() {
+    if fault::no_eviction() {
         return conditions;
     }
     if let (Some(rowid), false, Some(_)) =

@@ -131,7 +131,8 @@ fn read(replica: &Replica, shared: &Shared) -> Result<(u64, u64), String> {
         let found = total(&snapshot);
         if found != ACCOUNTS * EACH {
             shared.done.store(true, Ordering::Relaxed);
-            return Err(format!("{found} in all at {:?}, look {looks}", snapshot.position()));
+            let position = snapshot.position().map_or_else(String::new, |p| p.to_string());
+            return Err(format!("the total is {found} at {position}, look {looks}"));
         }
         if snapshot.position() != last {
             last = snapshot.position();

@@ -183,6 +183,16 @@ const DIRECTED: &[(&str, &[&str])] = &[
         "-- sync",
         "UPDATE t SET v = 2",
     ]),
+    ("a trigger on a child row keeps those behind it on its parent from running", &[
+        "PRAGMA foreign_keys = ON",
+        "CREATE TABLE p(k TEXT PRIMARY KEY)",
+        "CREATE TABLE c(k TEXT REFERENCES p ON DELETE CASCADE)",
+        "CREATE TRIGGER g AFTER DELETE ON c BEGIN SELECT RAISE(FAIL, 'kept'); END",
+        "INSERT INTO p VALUES ('a')",
+        "INSERT INTO c VALUES ('a')",
+        "-- sync",
+        "DELETE FROM p",
+    ]),
     ("a row replaced through another uniqueness", &[
         "CREATE TABLE t(k INTEGER PRIMARY KEY, u UNIQUE)",
         "INSERT INTO t VALUES (1, 'a')",
