@@ -12,11 +12,11 @@ use crate::capture::audit::{Audit, Captured, audit};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::record::state::{Progress, TableState};
+use crate::value::digest;
 use crate::window::{Change, Kept, Piece, TableNo};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
-use xxhash_rust::xxh3::Xxh3;
 
 /// The whole schema is compared this often even if the schema version stands still: it can be set back.
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
@@ -192,12 +192,11 @@ fn refuse_broken(found: &Audit) -> Result<()> {
 fn schema_hash(sql: &mut Sql) -> Result<u64> {
     let columns = ["type", "name", "tbl_name", "rootpage", "sql"].map(str::to_owned);
     let query = format!("SELECT rowid, {} FROM sqlite_schema ORDER BY rowid", exact(&columns));
-    let mut hasher = Xxh3::new();
+    let mut all = Vec::new();
     sql.rows(&query, &[], |row| {
-        let mut values = vec![row.value(0)?];
-        row.exact(1, columns.len(), &mut values)?;
-        hasher.update(format!("{values:?}").as_bytes());
+        all.push(row.value(0)?);
+        row.exact(1, columns.len(), &mut all)?;
         Ok(ControlFlow::<()>::Continue(()))
     })?;
-    Ok(hasher.digest())
+    Ok(digest(&all))
 }

@@ -223,9 +223,9 @@ impl<O: Observer> Follower<O> {
             Outcome::Repair => {
                 super::owned::refuse(&self.path)?;
                 let shown = self.path.display();
-                let installed = install::install(&mut self.sql, &self.demand, None)
+                let found = install::mend(&mut self.sql, &self.demand, None)
                     .map_err(|e| e.during(format!("source {shown}")))?;
-                self.observer.audited(&installed);
+                self.observer.audited(&found);
                 self.audited = None;
                 self.early = false;
                 Ok(true)

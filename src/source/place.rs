@@ -11,11 +11,10 @@ use crate::config::OnDivergence;
 use crate::cursor::{Cursor, LogId};
 use crate::error::{Error, Kind, Result};
 use crate::record::state::Progress;
-use crate::value::Value;
+use crate::value::{Value, digest};
 use crate::window::{Change, Kept, Piece, REMEMBER, Remembered, TableNo};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// What every window looks at first.
 #[derive(Clone, Copy)]
@@ -249,5 +248,5 @@ fn integer(n: u64) -> Value {
 
 /// Of table, op, time and the first two key columns: those that every changelog has.
 fn fingerprint_of(values: &[Value]) -> u64 {
-    xxh3_64(format!("{:?}", values.get(..5)).as_bytes())
+    digest(values.iter().take(5))
 }

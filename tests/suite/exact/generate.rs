@@ -109,7 +109,7 @@ impl Generator {
         if self.once_in(4, "recursive_triggers on") {
             steps.push(Step::sql("PRAGMA recursive_triggers = ON"));
         }
-        if self.choose(&[("synced", 3), ("followed", 1)]) == "followed" {
+        if self.choose(&[("synced", 1), ("followed", 2)]) == "followed" {
             self.following = true;
             steps.push(Step::Follow);
         }
