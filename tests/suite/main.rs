@@ -24,6 +24,7 @@ mod exact;
 mod identity;
 mod invisible;
 mod kill;
+mod migrations;
 mod neighbour;
 mod remove;
 mod sample;
