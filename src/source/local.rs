@@ -311,8 +311,8 @@ impl<O: Observer> Follower<O> {
     fn window_entries(&self) -> u64 {
         let first = if self.wake.wal { FIRST_WIDTH } else { ROLLBACK_WIDTH };
         let most = self.config.window_entries.min(self.width.unwrap_or(first));
-        let by_sweep = self.tables.values().any(|t| t.reader.as_ref().is_some_and(|r| r.by_sweep));
-        if by_sweep { most.min(self.config.chunk_rows as u64) } else { most }
+        let in_memory = self.tables.values().any(|t| t.reader.as_ref().is_some_and(|r| r.in_memory));
+        if in_memory { most.min(self.config.chunk_rows as u64) } else { most }
     }
 
     /// How long a snapshot may last.

@@ -126,8 +126,7 @@ impl<O: Observer> Follower<O> {
     fn doubt_rowids(&mut self, piece: &mut Piece) {
         let by_rowid = |t: &Tracked| t.state.null_keys || t.state.table.key.has_rowid();
         for (no, tracked) in self.tables.iter_mut().filter(|(_, t)| by_rowid(t)) {
-            tracked.state.reconcile = Some(Progress::default());
-            piece.changes.push(Change::Define(*no, Box::new(tracked.state.clone())));
+            reconcile(*no, tracked, piece);
         }
     }
 

@@ -97,14 +97,14 @@ fn write(path: &std::path::Path, mut chance: Chance, shared: &Shared) {
             let mut account = || 1 + chance.below(ACCOUNTS.unsigned_abs());
             let (from, to) = (account(), account());
             let (amount, moves) = (chance.below(50), chance.one_in(10));
-            let moved = format!("UPDATE account SET id = -id WHERE name = 'account {from}';");
+            let rekeyed = format!("UPDATE account SET id = -id WHERE name = 'account {from}';");
             let transfer = format!(
                 "BEGIN IMMEDIATE;
                  UPDATE account SET balance = balance - {amount} WHERE name = 'account {from}';
                  {}
                  UPDATE account SET balance = balance + {amount} WHERE name = 'account {to}';
                  COMMIT;",
-                if moves { moved.as_str() } else { "" }
+                if moves { rekeyed.as_str() } else { "" }
             );
             connection.execute_batch(&transfer).await.expect("redtail does not disturb the application");
             let done = shared.transfers.fetch_add(1, Ordering::Relaxed);
