@@ -112,7 +112,13 @@ impl<'s> Case<'s> {
         fs::create_dir_all(&stage.folder).unwrap();
         let source = stage.folder.join("source.db");
         stage.oracle.ask(&json!({"op": "begin", "db": source}));
-        let config = Config { cache_bytes: 1 << 20, poll: Duration::from_millis(20), ..Config::default() };
+        let config = Config {
+            cache_bytes: 1 << 20,
+            poll: Duration::from_millis(20),
+            // Whatever is done to the source falls between two of them now and then.
+            ack_interval: Duration::from_millis(2),
+            ..Config::default()
+        };
         Self {
             stage,
             source,

@@ -291,6 +291,27 @@ fn rows_replaced_while_their_table_is_reconciled_are_read_once() {
     play(test, &[("a table with NULL in its key, rewritten while it is reconciled", &script)]);
 }
 
+#[test]
+fn bookkeeping_dropped_beside_a_running_replicator_is_made_again() {
+    let test = "bookkeeping_dropped_beside_a_running_replicator_is_made_again";
+    let mut script: Vec<String> = [
+        "PRAGMA journal_mode = WAL",
+        "-- follow",
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, v)",
+        "INSERT INTO t VALUES (1, 0), (2, 0)",
+        "-- sync",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for _ in 0..DROPS / 3 {
+        for drop in ["changelog", "consumers", "tables"].map(|t| format!("DROP TABLE _redtail_{t}")) {
+            script.extend(["UPDATE t SET v = v + 1".to_owned(), drop, "-- sync".to_owned()]);
+        }
+    }
+    let script: Vec<&str> = script.iter().map(String::as_str).collect();
+    play(test, &[("bookkeeping dropped, over and over", &script)]);
+}
+
 /// Plays scripts; fails with the ones that do not hold.
 fn play(test: &str, scripts: &[(&str, &[&str])]) {
     let Some(oracle) = Oracle::start(test) else { return };
