@@ -25,7 +25,8 @@ pub(crate) fn drops_delta() -> bool {
     is("drop-delta") && DELTAS.fetch_add(1, Ordering::Relaxed) % 7 == 6
 }
 
-/// `after-only`: every key is entered by an AFTER trigger, as one would write it at first.
+/// `after-only`: keys are entered by AFTER triggers, as one would write it at first; those that might be evicted
+/// excepted, which have a fault of their own.
 pub(crate) fn after_only() -> bool {
     is("after-only")
 }

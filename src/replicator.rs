@@ -508,9 +508,10 @@ impl Source {
     /// `Usage` if the replica follows another source.
     pub async fn recognise(&self, replica: &Replica) -> Result<()> {
         let here = self.path().display().to_string();
-        let head = self.head().await?;
         match (replica.source()?, replica.start()?.cursor) {
-            (Some(known), Some(cursor)) if known != here && head.map(|p| p.log_id) != Some(cursor.log_id) => {
+            (Some(known), Some(cursor))
+                if known != here && self.head().await?.map(|p| p.log_id) != Some(cursor.log_id) =>
+            {
                 Err(Error::usage(format!(
                     "replica {}: follows {known}, not {here}; give that source, or another replica file",
                     replica.path().display()

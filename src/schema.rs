@@ -46,6 +46,11 @@ impl Key {
         self.parts.iter().map(|p| p.collation).chain(joined).collect()
     }
 
+    /// Whether the rowid is the key.
+    pub fn has_rowid(&self) -> bool {
+        self.parts.iter().any(|p| p.column.is_none())
+    }
+
     /// How many values one key has.
     pub fn width(&self) -> usize {
         self.parts.len() + usize::from(self.nullable)

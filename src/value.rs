@@ -2,6 +2,8 @@
 //!
 //! Owns what a value is and when two are the same; knows nothing of tables, keys or bytes on disk.
 
+use xxhash_rust::xxh3::Xxh3;
+
 /// A value of one of SQLite's five storage classes, owned.
 ///
 /// Text is bytes: SQLite stores text that is not UTF-8 and text with NUL inside, and so do we.
@@ -56,6 +58,28 @@ impl Value {
             Self::Utf16be(t) => ValueRef::Utf16be(t),
         }
     }
+}
+
+/// Values as one number: equal for the same values, bit for bit, and hardly ever for others.
+pub(crate) fn digest<'a>(values: impl IntoIterator<Item = &'a Value>) -> u64 {
+    let mut hasher = Xxh3::new();
+    for value in values {
+        let (kind, fixed) = match value {
+            Value::Null => (0, 0),
+            Value::Integer(i) => (1, i.cast_unsigned()),
+            Value::Real(r) => (2, r.to_bits()),
+            Value::Text(_) => (3, value.as_ref().len() as u64),
+            Value::Blob(_) => (4, value.as_ref().len() as u64),
+            Value::Utf16le(_) => (5, value.as_ref().len() as u64),
+            Value::Utf16be(_) => (6, value.as_ref().len() as u64),
+        };
+        hasher.update(&[kind]);
+        hasher.update(&fixed.to_le_bytes());
+        if let Value::Text(b) | Value::Blob(b) | Value::Utf16le(b) | Value::Utf16be(b) = value {
+            hasher.update(b);
+        }
+    }
+    hasher.digest()
 }
 
 impl ValueRef<'_> {

@@ -339,7 +339,9 @@ class Application:
         self.db = None
         self.path = None
         self.ticks = 0
+        # What `take` took, and the schema version before it; until the next comparison.
         self.taken = []
+        self.version = None
 
     def open(self, path):
         self.close()
@@ -387,6 +389,7 @@ def play(request):
 
 def take(request):
     """Drops the capture triggers of a table by hand: one kind of them, or all."""
+    APPLICATION.version = APPLICATION.rows("PRAGMA schema_version")[0][0]
     find = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB ? AND lower(tbl_name) = lower(?)"
     pattern = "_redtail_*_" + request["which"] if request["which"] else "_redtail_*"
     found = APPLICATION.rows(find + " ORDER BY rowid", pattern, request["table"])
@@ -398,6 +401,14 @@ def take(request):
 def put_back(request):
     """Makes again, word for word, what was dropped last."""
     statements, APPLICATION.taken = APPLICATION.taken, []
+    return {"sql": statements, "refused": [APPLICATION.run(sql) for sql in statements]}
+
+
+def set_back(request):
+    """Sets the schema version back to what it was before `take`, as a careless tool may."""
+    statements, APPLICATION.version = [f"PRAGMA schema_version = {APPLICATION.version}"], None
+    if statements[0].endswith("None"):
+        return {"sql": [], "refused": []}
     return {"sql": statements, "refused": [APPLICATION.run(sql) for sql in statements]}
 
 
@@ -434,7 +445,7 @@ def cell(value):
 def may_skip(db, table):
     """Whether redtail may leave out an ordinary table: its rowid is hidden, or an index cannot be searched.
 
-    The latter is one whose terms are all made of an automatic key, which is not known before an insert.
+    The latter is one whose first term is made of an automatic key, which is not known before an insert.
     """
     info = db.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
     if {"rowid", "_rowid_", "oid"} <= {name_of(r[1]).lower() for r in info}:
@@ -445,7 +456,7 @@ def may_skip(db, table):
     made = {r[0] for r in info if r[6]} | {-2}
     for index in indexes:
         parts = db.execute(f"PRAGMA index_xinfo({quoted(name_of(index[1]))})").fetchall()
-        if automatic and index[2] and all(part[1] in made for part in parts if part[5]):
+        if automatic and index[2] and parts[0][1] in made:
             return True
     return False
 
@@ -453,7 +464,7 @@ def may_skip(db, table):
 def same(request):
     """Compares the replica's tables, which come with the request, with the source as the application sees it."""
     db, findings, total = APPLICATION.db, Findings(), 0
-    APPLICATION.ticks = 0
+    APPLICATION.ticks, APPLICATION.version = 0, None
     replica = {t["name"]: t for t in request["tables"]}
     skipped = dict(request["skipped"])
     db.execute("BEGIN")
@@ -500,6 +511,7 @@ OPERATIONS = {
     "play": play,
     "take": take,
     "put_back": put_back,
+    "set_back": set_back,
     "backup": backup,
     "restore": restore,
     "same": same,

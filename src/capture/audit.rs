@@ -131,7 +131,7 @@ fn skip_searchless(described: &mut Described) {
         Skipped {
             name: t.table.name,
             reason:
-                "a unique expression index over its automatic key alone cannot be searched before an insert"
+                "a unique index whose first term is made of its automatic key cannot be searched before an insert"
                     .into(),
         }
     }));

@@ -21,6 +21,9 @@ pub(crate) struct SourceTable {
     pub rowid: Option<&'static str>,
     /// The key is an INTEGER PRIMARY KEY, which is the rowid itself.
     pub alias: bool,
+    /// Whether each part of the key is sorted downwards in its index; empty if all go the same way, with the
+    /// rowid that joins a NULL.
+    pub downwards: Vec<bool>,
     /// The unique indexes other than the key's own.
     pub unique: Vec<UniqueIndex>,
     /// The expressions of the generated columns, as the CREATE TABLE has them.
@@ -58,6 +61,7 @@ pub(crate) struct IndexPart {
     pub cid: i64,
     pub name: Option<String>,
     pub collation: String,
+    descending: bool,
 }
 
 struct Index {
@@ -185,9 +189,18 @@ fn look(sql: &mut Sql, name: &str, without_rowid: bool) -> Result<std::result::R
         let text = sql.rows(create, &[text(&index.name)], |row| Ok(ControlFlow::Break(row.text(0)?)))?;
         unique.push(UniqueIndex { parts: index.parts.clone(), sql: text.flatten() });
     }
+    let downwards: Vec<bool> = indexes
+        .iter()
+        .filter(|i| Some(i.name.as_str()) == key_index)
+        .flat_map(|i| i.parts.iter().map(|p| p.descending))
+        .collect();
+    // The rowid that joins a NULL goes upwards.
+    let upwards = key.nullable || downwards.first() == Some(&false);
+    let mixed = downwards.contains(&upwards);
+    let downwards = if mixed { downwards } else { Vec::new() };
     let foreign_keys = foreign_keys(sql, name)?;
     let (place, create) = place(sql, name)?;
-    let definition = format!("{columns:?}{key:?}{unique:?}{foreign_keys:?}{place}");
+    let definition = format!("{columns:?}{key:?}{downwards:?}{unique:?}{foreign_keys:?}{place}");
     let table = Table {
         name: name.to_owned(),
         columns: columns
@@ -207,6 +220,7 @@ fn look(sql: &mut Sql, name: &str, without_rowid: bool) -> Result<std::result::R
         columns,
         rowid,
         alias,
+        downwards,
         unique,
         generated,
         key_mentioned,
@@ -249,12 +263,13 @@ fn indexes(sql: &mut Sql, table: &str) -> Result<Vec<Index>> {
         Ok(ControlFlow::<()>::Continue(()))
     })?;
     for index in out.iter_mut().filter(|i| i.unique) {
-        let query = "SELECT cid, CAST(name AS BLOB), CAST(coll AS BLOB) \
+        let query = "SELECT cid, CAST(name AS BLOB), CAST(coll AS BLOB), \"desc\" \
                      FROM pragma_index_xinfo(?1, 'main') WHERE key = 1 ORDER BY seqno";
         let parts = &mut index.parts;
         sql.rows(query, &[text(&index.name)], |row| {
             let collation = row.text(2)?.unwrap_or_default();
-            parts.push(IndexPart { cid: row.integer(0)?, name: row.text(1)?, collation });
+            let descending = row.integer(3)? != 0;
+            parts.push(IndexPart { cid: row.integer(0)?, name: row.text(1)?, collation, descending });
             Ok(ControlFlow::<()>::Continue(()))
         })?;
     }

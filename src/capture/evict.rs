@@ -30,7 +30,7 @@ enum Event {
 
 fn searches(t: &SourceTable, id: i64, event: Event) -> Vec<String> {
     let mut conditions = Vec::new();
-    if fault::no_eviction() || fault::after_only() {
+    if fault::no_eviction() {
         return conditions;
     }
     if let (Some(rowid), false, Some(_)) =
@@ -66,7 +66,7 @@ fn condition(t: &SourceTable, index: &UniqueIndex, event: Event) -> Option<Strin
     if holds_rowid(t, index) {
         return None;
     }
-    let (texts, predicate) = index.sql.as_deref().map(sqltext::index_terms).unwrap_or_default();
+    let (texts, predicate) = texts(t, index);
     let mut terms = Vec::new();
     let mut used = BTreeSet::new();
     for (n, part) in index.parts.iter().enumerate() {
@@ -98,6 +98,24 @@ fn condition(t: &SourceTable, index: &UniqueIndex, event: Event) -> Option<Strin
         out = format!("({changed}) AND {out}");
     }
     Some(out)
+}
+
+/// The texts of an index's terms and its predicate, as they mean the same inside a search.
+///
+/// SQLite takes a rowid's name between double quotes for a string in a term, and in the predicate of a table
+/// without a rowid; in a search it would be the rowid.
+fn texts(t: &SourceTable, index: &UniqueIndex) -> (Vec<String>, Option<String>) {
+    let (terms, predicate) = index.sql.as_deref().map(sqltext::index_terms).unwrap_or_default();
+    let is_string = |name: &str| is_rowid_name(t, name);
+    let terms = terms.iter().map(|x| sqltext::with_strings(x, is_string)).collect();
+    let predicate =
+        predicate.map(|x| if t.rowid.is_none() { sqltext::with_strings(&x, is_string) } else { x });
+    (terms, predicate)
+}
+
+/// Whether a word is a name of the rowid, and not of a column.
+fn is_rowid_name(t: &SourceTable, word: &str) -> bool {
+    ["rowid", "oid", "_rowid_"].contains(&word.to_ascii_lowercase().as_str()) && t.column(word).is_none()
 }
 
 /// Whether the rowid is part of the index: then no two rows ever collide in it.
@@ -165,6 +183,7 @@ fn subquery(t: &SourceTable, expression: &str, within: &mut Vec<String>) -> Stri
     let columns = mentioned(t, expression);
     let named: Vec<String> =
         columns.iter().map(|n| format!("{} AS {}", new_value_within(t, n, within), quote(n))).collect();
+    let named: Vec<String> = named.into_iter().chain(rowids(t, expression)).collect();
     let list = if named.is_empty() { "1".to_owned() } else { named.join(",") };
     format!("(SELECT {expression} FROM (SELECT {list}) AS _n)")
 }
@@ -172,15 +191,22 @@ fn subquery(t: &SourceTable, expression: &str, within: &mut Vec<String>) -> Stri
 /// The index's own expression over NEW: a subquery that has NEW's values under the columns' names.
 fn over_new(t: &SourceTable, expression: &str, event: Event) -> Option<String> {
     let columns = mentioned(t, expression);
-    let is_rowid = |w: &String| {
-        ["rowid", "oid", "_rowid_"].contains(&w.to_ascii_lowercase().as_str()) && t.column(w).is_none()
-    };
-    // Without a rowid the word is a string to SQLite.
-    let rowid = t.rowid.is_some() && sqltext::words(expression).iter().any(is_rowid);
-    if event == Event::Insert && (unknown_before_insert(t, columns.iter().map(String::as_str)) || rowid) {
+    let unknown = unknown_before_insert(t, columns.iter().map(String::as_str));
+    if event == Event::Insert && (unknown || !rowids(t, expression).is_empty()) {
         return None;
     }
     Some(subquery(t, expression, &mut Vec::new()))
+}
+
+/// NEW's rowid under each name by which an expression has it.
+fn rowids(t: &SourceTable, expression: &str) -> Vec<String> {
+    let Some(rowid) = t.rowid else { return Vec::new() };
+    let names: BTreeSet<String> = sqltext::names(expression)
+        .into_iter()
+        .filter(|w| is_rowid_name(t, w))
+        .map(|w| w.to_ascii_lowercase())
+        .collect();
+    names.into_iter().map(|name| format!("NEW.{rowid} AS {name}")).collect()
 }
 
 /// The table's columns that an expression names.
@@ -191,14 +217,14 @@ fn mentioned(t: &SourceTable, expression: &str) -> Vec<String> {
     named.map(|c| c.name.clone()).collect()
 }
 
-/// Whether every row of the table would be a candidate: an expression index over the automatic key alone.
+/// Whether an insert would have to scan an index, because its first term is made of the automatic key.
 pub(crate) fn searchless(t: &SourceTable) -> bool {
     t.unique.iter().any(|index| {
-        let (texts, _) = index.sql.as_deref().map(sqltext::index_terms).unwrap_or_default();
-        let usable = |(n, p): (usize, &super::describe::IndexPart)| match p.name.as_deref() {
-            Some(name) if p.cid >= 0 => !unknown_before_insert(t, [name]),
-            _ => texts.get(n).is_some_and(|x| over_new(t, x, Event::Insert).is_some()),
+        let (texts, _) = texts(t, index);
+        let known = match index.parts.first() {
+            Some(first) if first.cid >= 0 => !unknown_before_insert(t, first.name.as_deref()),
+            _ => texts.first().is_some_and(|x| over_new(t, x, Event::Insert).is_some()),
         };
-        !holds_rowid(t, index) && !index.parts.iter().enumerate().any(usable)
+        !holds_rowid(t, index) && !known
     })
 }

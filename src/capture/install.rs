@@ -25,19 +25,33 @@ const LOCK: Duration = Duration::from_millis(3);
 /// `Unavailable` if the write lock is not to be had; `Usage` if the source cannot be written.
 pub(crate) fn install(sql: &mut Sql, demand: &Demand, max_rows: Option<u64>) -> Result<Audit> {
     loop {
-        let found = write(sql, |sql| {
-            migrate::migrate(sql)?;
-            bound::install(sql, max_rows, Changelog::MAX_ROWS)?;
-            let found = audit(sql, demand)?;
-            if !found.is_whole() {
-                clear(sql, &found)?;
-                repair(sql, &found)?;
-            }
-            Ok(found)
-        })?;
+        let found = mend(sql, demand, max_rows)?;
         if found.is_whole() {
             return Ok(found);
         }
+    }
+}
+
+/// The same for a caller that audits again itself: returns what was found at first.
+pub(crate) fn mend(sql: &mut Sql, demand: &Demand, max_rows: Option<u64>) -> Result<Audit> {
+    let mut first = None;
+    loop {
+        let (found, done) = write(sql, |sql| {
+            migrate::migrate(sql)?;
+            bound::install(sql, max_rows, Changelog::MAX_ROWS)?;
+            let found = audit(sql, demand)?;
+            if found.is_whole() {
+                return Ok((found, true));
+            }
+            clear(sql, &found)?;
+            let done = repair(sql, &found)?;
+            Ok((found, done))
+        })?;
+        let at_first = first.take().unwrap_or(found);
+        if done {
+            return Ok(at_first);
+        }
+        first = Some(at_first);
     }
 }
 
@@ -93,21 +107,24 @@ fn clear(sql: &mut Sql, found: &Audit) -> Result<()> {
     Ok(())
 }
 
-/// Installs broken tables until the lock has been held long enough.
-fn repair(sql: &mut Sql, found: &Audit) -> Result<()> {
+/// Installs broken tables until the lock has been held long enough. Returns whether that was all of them.
+fn repair(sql: &mut Sql, found: &Audit) -> Result<bool> {
     let begun = Instant::now();
+    let mut done = 0;
     for (t, _) in &found.broken {
         widen(sql, t.table.key.width())?;
         install_table(sql, t)?;
+        done += 1;
         if begun.elapsed() > LOCK {
             break;
         }
     }
     if found.broken.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     // The end view must stand behind our newest trigger.
-    sql.script(&format!("DROP VIEW IF EXISTS {END}; CREATE VIEW {END} AS SELECT 1"))
+    sql.script(&format!("DROP VIEW IF EXISTS {END}; CREATE VIEW {END} AS SELECT 1"))?;
+    Ok(done == found.broken.len())
 }
 
 fn install_table(sql: &mut Sql, t: &SourceTable) -> Result<()> {

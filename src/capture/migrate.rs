@@ -27,7 +27,7 @@ pub(crate) fn is_current(sql: &mut Sql) -> Result<bool> {
     Ok(version(sql)? == MIGRATIONS.len() as i64 && has_consumers(sql)?)
 }
 
-pub(super) fn has_consumers(sql: &mut Sql) -> Result<bool> {
+pub(crate) fn has_consumers(sql: &mut Sql) -> Result<bool> {
     let query = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_redtail_consumers'";
     Ok(sql.integer(query, &[])?.is_some())
 }

@@ -15,7 +15,7 @@ mod migrate;
 mod sqltext;
 mod triggers;
 
-pub(crate) use migrate::{is_installed as migrate_is_installed, log_id};
+pub(crate) use migrate::{has_consumers, is_installed as migrate_is_installed, log_id};
 
 use crate::config::{Config, Wants};
 use crate::error::Result;

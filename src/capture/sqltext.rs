@@ -95,11 +95,26 @@ fn without_order(mut term: Vec<&str>) -> String {
 
 /// The names and keywords of an expression, unquoted; string literals too, which SQLite may read as names.
 pub(crate) fn words(expression: &str) -> Vec<String> {
-    let word = |t: &str| {
-        t.starts_with(['"', '`', '\'', '['])
-            || t.chars().next().is_some_and(|c| is_word(c) && !c.is_ascii_digit())
+    tokens(expression).into_iter().filter(|t| is_name(t) || t.starts_with('\'')).map(unquoted).collect()
+}
+
+/// The same without string literals.
+pub(crate) fn names(expression: &str) -> Vec<String> {
+    tokens(expression).into_iter().filter(|t| is_name(t)).map(unquoted).collect()
+}
+
+fn is_name(token: &str) -> bool {
+    token.starts_with(['"', '`', '['])
+        || token.chars().next().is_some_and(|c| is_word(c) && !c.is_ascii_digit())
+}
+
+/// The expression with these names between double quotes written as the strings they are.
+pub(crate) fn with_strings(expression: &str, is_string: impl Fn(&str) -> bool) -> String {
+    let token = |t: &str| {
+        let name = unquoted(t);
+        if t.starts_with('"') && is_string(&name) { format!("'{name}'") } else { t.to_owned() }
     };
-    tokens(expression).into_iter().filter(|t| word(t)).map(unquoted).collect()
+    tokens(expression).into_iter().map(token).collect()
 }
 
 fn unquoted(token: &str) -> String {

@@ -78,10 +78,10 @@ pub(crate) fn triggers(t: &SourceTable, id: i64) -> Vec<Trigger> {
     }
     before_insert.extend(evict::before_insert(t, id));
     let mut before_update = vec![enter(id, Op::Update, &old, ""), enter(id, Op::Update, &new, &moved)];
-    before_update.extend(evict::before_update(t, id));
     if fault::after_only() {
-        (before_insert, before_update) = (Vec::new(), Vec::new());
+        (before_insert, before_update) = (evict::before_insert(t, id), Vec::new());
     }
+    before_update.extend(evict::before_update(t, id));
     let after_update = if fault::after_only() { enter(id, Op::Update, &old, "") } else { String::new() };
     let delete = if fault::after_only() { "AFTER DELETE" } else { "BEFORE DELETE" };
     let parts = [

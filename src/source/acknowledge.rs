@@ -8,7 +8,7 @@
 
 use super::sql::Sql;
 use crate::capture::consumers::{self, Acknowledged, Claim, Consumer};
-use crate::capture::migrate_is_installed;
+use crate::capture::{has_consumers, migrate_is_installed};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use std::time::{Duration, Instant};
@@ -85,6 +85,10 @@ impl Acknowledging {
 
     fn transaction(&mut self, sql: &mut Sql, claim: &Claim, config: &Config) -> Result<Written> {
         sql.run("BEGIN IMMEDIATE")?;
+        if !is_whole(sql)? {
+            // Somebody dropped it since the last window: the next one repairs it.
+            return Err(Error::new(Kind::Unavailable, "source: its bookkeeping is gone"));
+        }
         match consumers::acknowledge(sql, claim)? {
             Acknowledged::Taken => {
                 return Err(Error::new(
@@ -105,10 +109,15 @@ impl Acknowledging {
     }
 }
 
+/// Whether there is a changelog and a list of consumers to write to.
+fn is_whole(sql: &mut Sql) -> Result<bool> {
+    Ok(migrate_is_installed(sql)? && has_consumers(sql)?)
+}
+
 /// One write at the end, if one is due.
 pub(super) fn settle(sql: &mut Sql, claim: Claim, durable: u64, config: &Config) -> Result<()> {
     let wal = sql.read_journal_mode()?;
-    if !migrate_is_installed(sql)? {
+    if !is_whole(sql)? {
         return Ok(());
     }
     let known = consumers::list(sql)?.into_iter().find(|c| c.id == claim.id);

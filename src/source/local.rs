@@ -223,9 +223,9 @@ impl<O: Observer> Follower<O> {
             Outcome::Repair => {
                 super::owned::refuse(&self.path)?;
                 let shown = self.path.display();
-                let installed = install::install(&mut self.sql, &self.demand, None)
+                let found = install::mend(&mut self.sql, &self.demand, None)
                     .map_err(|e| e.during(format!("source {shown}")))?;
-                self.observer.audited(&installed);
+                self.observer.audited(&found);
                 self.audited = None;
                 self.early = false;
                 Ok(true)
@@ -311,8 +311,8 @@ impl<O: Observer> Follower<O> {
     fn window_entries(&self) -> u64 {
         let first = if self.wake.wal { FIRST_WIDTH } else { ROLLBACK_WIDTH };
         let most = self.config.window_entries.min(self.width.unwrap_or(first));
-        let by_sweep = self.tables.values().any(|t| t.reader.as_ref().is_some_and(|r| r.by_sweep));
-        if by_sweep { most.min(self.config.chunk_rows as u64) } else { most }
+        let in_memory = self.tables.values().any(|t| t.reader.as_ref().is_some_and(|r| r.in_memory));
+        if in_memory { most.min(self.config.chunk_rows as u64) } else { most }
     }
 
     /// How long a snapshot may last.

@@ -11,11 +11,10 @@ use crate::config::OnDivergence;
 use crate::cursor::{Cursor, LogId};
 use crate::error::{Error, Kind, Result};
 use crate::record::state::Progress;
-use crate::value::Value;
+use crate::value::{Value, digest};
 use crate::window::{Change, Kept, Piece, REMEMBER, Remembered, TableNo};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
-use xxhash_rust::xxh3::xxh3_64;
 
 /// What every window looks at first.
 #[derive(Clone, Copy)]
@@ -87,6 +86,7 @@ impl<O: Observer> Follower<O> {
                 "source {shown} went back: {why}; what changed since entry {} is read again",
                 common.seq
             );
+            self.doubt_rowids(piece);
             self.read_again(common.seq, piece)?;
             return Ok(common);
         }
@@ -119,6 +119,15 @@ impl<O: Observer> Follower<O> {
             }
         }
         Ok(None)
+    }
+
+    /// Has tables reconciled that know rows by a rowid: a VACUUM in either history may have given them others,
+    /// and two histories may have come to the same schema version.
+    fn doubt_rowids(&mut self, piece: &mut Piece) {
+        let by_rowid = |t: &Tracked| t.state.null_keys || t.state.table.key.has_rowid();
+        for (no, tracked) in self.tables.iter_mut().filter(|(_, t)| by_rowid(t)) {
+            reconcile(*no, tracked, piece);
+        }
     }
 
     /// Reads every key again that was entered behind the common entry: in the source's new history it
@@ -238,5 +247,5 @@ fn integer(n: u64) -> Value {
 
 /// Of table, op, time and the first two key columns: those that every changelog has.
 fn fingerprint_of(values: &[Value]) -> u64 {
-    xxh3_64(format!("{:?}", values.get(..5)).as_bytes())
+    digest(values.iter().take(5))
 }

@@ -22,7 +22,7 @@ impl Query<'_> {
     /// Whether the rowid is selected in front of the columns: it is the key, or may join it.
     pub fn with_rowid(&self) -> bool {
         let key = &self.source.table.key;
-        key.nullable || key.parts.iter().any(|p| p.column.is_none())
+        key.nullable || key.has_rowid()
     }
 
     fn rowid(&self) -> String {
@@ -164,7 +164,8 @@ impl Query<'_> {
         (format!("SELECT {} FROM {table} AS _t WHERE {}", self.row_list(), terms.join(" AND ")), binds)
     }
 
-    /// The rows that fulfil a condition and are replicated, in the order of the key.
+    /// The rows that fulfil a condition and are replicated, in the order of the key's own index, so that nothing
+    /// has to be sorted.
     pub fn range(&self, condition: Condition, rows: usize) -> (String, Vec<Value>) {
         let mut binds = condition.binds;
         let selected = self.selected(binds.len() + 1);
@@ -175,7 +176,10 @@ impl Query<'_> {
         }
         terms.retain(|t| !t.is_empty());
         let filter = if terms.is_empty() { String::new() } else { format!(" WHERE {}", terms.join(" AND ")) };
-        let order: Vec<String> = self.order().iter().map(|(x, c)| format!("{x} COLLATE {c}")).collect();
+        let down = |i: usize| if self.is_downwards(i) { " DESC" } else { "" };
+        let order = self.order();
+        let order: Vec<String> =
+            order.iter().enumerate().map(|(i, (x, c))| format!("{x} COLLATE {c}{}", down(i))).collect();
         let table = quote(&self.source.table.name);
         let list = self.row_list();
         let query =
@@ -183,34 +187,125 @@ impl Query<'_> {
         (query, binds)
     }
 
-    /// The conditions that together say "behind this key", each a search of its own, in key order.
+    fn is_downwards(&self, part: usize) -> bool {
+        self.source.downwards.get(part).copied().unwrap_or(false)
+    }
+
+    /// The conditions that together say "behind this key", each a search of its own, in the order of `range`.
     ///
     /// A row value comparison would say it in one, but not where NULL may stand in the key.
     pub fn behind(&self, place: &[Value]) -> Vec<Condition> {
         if place.is_empty() {
             return vec![Condition::default()];
         }
+        let key = &self.source.table.key;
         let parts = self.order();
         let mut out = Vec::new();
         // Without a NULL in it the key is unique, and its row may have been replaced under a higher rowid.
-        let null = place.iter().take(self.source.table.key.parts.len()).any(|v| matches!(v, Value::Null));
-        let levels = if null { parts.len() } else { self.source.table.key.parts.len() };
+        let null = place.iter().take(key.parts.len()).any(|v| matches!(v, Value::Null));
+        let levels = if null { parts.len() } else { key.parts.len() };
         for last in (0..levels.min(place.len())).rev() {
-            let mut terms = Vec::new();
-            let mut binds = Vec::new();
-            for (i, ((part, collation), value)) in parts.iter().zip(place).take(last + 1).enumerate() {
-                let compare = if i < last { "=" } else { ">" };
-                terms.push(match value {
-                    Value::Null if i < last => format!("{part} IS NULL"),
-                    Value::Null => format!("{part} IS NOT NULL"),
-                    _ => {
-                        binds.push(value.clone());
-                        format!("{part} {compare} {} COLLATE {collation}", placeholder(binds.len(), value))
-                    }
-                });
+            let (Some(end), Some(value)) = (parts.get(last), place.get(last)) else { continue };
+            for how in behind_one(value, self.is_downwards(last), key.nullable) {
+                let mut binds = Vec::new();
+                let equal = parts.iter().zip(place).take(last);
+                let mut terms: Vec<String> =
+                    equal.map(|(part, value)| compare(part, "=", value, &mut binds)).collect();
+                terms.push(compare(end, how, value, &mut binds));
+                out.push(Condition { sql: terms.join(" AND "), binds });
             }
-            out.push(Condition { sql: terms.join(" AND "), binds });
         }
         out
+    }
+}
+
+/// What lies behind a value in one part of a key. NULL comes first, and downwards last.
+fn behind_one(value: &Value, downwards: bool, nullable: bool) -> &'static [&'static str] {
+    match (downwards, value) {
+        (false, Value::Null) => &["IS NOT NULL"],
+        (false, _) => &[">"],
+        (true, Value::Null) => &[],
+        (true, _) if nullable => &["<", "IS NULL"],
+        (true, _) => &["<"],
+    }
+}
+
+/// A part of the key against a value, which is bound; NULL equals NULL.
+fn compare((part, collation): &(String, &str), how: &str, value: &Value, binds: &mut Vec<Value>) -> String {
+    match (how, value) {
+        ("IS NULL" | "IS NOT NULL", _) => format!("{part} {how}"),
+        (_, Value::Null) => format!("{part} IS NULL"),
+        _ => {
+            binds.push(value.clone());
+            format!("{part} {how} {} COLLATE {collation}", placeholder(binds.len(), value))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::describe::describe;
+    use crate::source::sql::Sql;
+    use std::ops::ControlFlow;
+    use std::time::Duration;
+
+    const TABLES: &[(&str, &str)] = &[
+        ("rowid", "(a, b)"),
+        ("alias", "(a INTEGER PRIMARY KEY, b)"),
+        ("text", "(a TEXT COLLATE NOCASE PRIMARY KEY, b)"),
+        ("down", "(a, b, PRIMARY KEY(a DESC, b DESC))"),
+        ("mixed", "(a NOT NULL, b NOT NULL, PRIMARY KEY(a DESC, b))"),
+        ("mixed_nulls", "(a, b TEXT COLLATE NOCASE, c, PRIMARY KEY(a, b DESC, c))"),
+        ("mixed_without", "(a, b COLLATE RTRIM, PRIMARY KEY(b, a DESC)) WITHOUT ROWID"),
+    ];
+
+    /// The plans of the queries on this table that sort, or that read it as a whole to find a place.
+    fn slow(sql: &mut Sql, source: &SourceTable) -> Vec<String> {
+        let selection = Selection::of(source, None, sql).unwrap();
+        let query = Query { source, selection: &selection, boundary: None };
+        let key = &query.source.table.key;
+        // NULL in each set of parts; a rowid that joins them is never NULL.
+        let sets = if key.nullable { 1_u32 << key.parts.len() } else { 1 };
+        let value = |set: u32, i: usize| if set & (1 << i) == 0 { Value::Integer(5) } else { Value::Null };
+        let places: Vec<Vec<Value>> =
+            (0..sets).map(|set| (0..key.width()).map(|i| value(set, i)).collect()).collect();
+        let mut found = Vec::new();
+        for condition in places.iter().chain([&Vec::new()]).flat_map(|place| query.behind(place)) {
+            let from_the_start = condition.sql.is_empty();
+            let (text, _) = query.range(condition, 10);
+            let plan = format!("EXPLAIN QUERY PLAN {text}");
+            sql.rows(&plan, &[], |row| {
+                let line = row.text(3)?.unwrap_or_default();
+                let whole = line.starts_with("SCAN") && !from_the_start;
+                if line.contains("TEMP B-TREE") || whole {
+                    found.push(format!("{text}: {line}"));
+                }
+                Ok(ControlFlow::<()>::Continue(()))
+            })
+            .unwrap();
+        }
+        found
+    }
+
+    #[test]
+    fn no_range_sorts_a_table_or_reads_what_lies_before_it() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("plans.db");
+        std::fs::File::create(&path).unwrap();
+        let mut sql = Sql::open(&path, Duration::ZERO).unwrap();
+        for (name, columns) in TABLES {
+            sql.script(&format!("CREATE TABLE {name}{columns}")).unwrap();
+        }
+        let described = describe(&mut sql).unwrap();
+        assert_eq!(described.tables.len(), TABLES.len());
+        for table in &described.tables {
+            assert_eq!(slow(&mut sql, table), Vec::<String>::new());
+        }
+        // The control: the same table read upwards is sorted each time.
+        let mixed = described.tables.iter().find(|t| t.table.name == "mixed").unwrap();
+        let mut upwards = mixed.clone();
+        upwards.downwards.clear();
+        assert!(!slow(&mut sql, &upwards).is_empty());
     }
 }

@@ -37,8 +37,11 @@ pub(crate) struct Reader {
     named: String,
     /// The same for entries with NULL in the key, by rowid.
     named_by_rowid: Option<String>,
-    /// The source sorts keys otherwise than the replica (text of a UTF-16 database): windows are put in
-    /// order in memory, and rows that are gone are found by a sweep.
+    /// The source sorts text otherwise than the replica (in a UTF-16 database): windows are put in order in
+    /// memory.
+    pub in_memory: bool,
+    /// For that reason, or because the key's index goes in both directions, ranges do not come in the replica's
+    /// order: rows that are gone are found by a sweep.
     pub by_sweep: bool,
     max_row: usize,
 }
@@ -62,7 +65,10 @@ pub(super) struct Read {
 impl Reader {
     pub fn new(captured: Captured, selection: Selection, encoding: Encoding, max_row: usize) -> Self {
         let key = &selection.table.key;
-        let with_rowid = key.nullable || key.parts.iter().any(|p| p.column.is_none());
+        let with_rowid = key.nullable || key.has_rowid();
+        let in_memory = encoding != Encoding::Utf8
+            && !captured.source.alias
+            && key.parts.iter().any(|p| p.column.is_some());
         let shift = usize::from(with_rowid);
         let reals = selection.columns.iter().enumerate().filter(|(_, c)| c.real).map(|(i, _)| i + shift);
         let mut reader = Self {
@@ -73,9 +79,8 @@ impl Reader {
             kept: Kept::Unknown,
             named: String::new(),
             named_by_rowid: None,
-            by_sweep: encoding != Encoding::Utf8
-                && !captured.source.alias
-                && key.parts.iter().any(|p| p.column.is_some()),
+            in_memory,
+            by_sweep: in_memory || !captured.source.downwards.is_empty(),
             max_row,
             captured,
             selection,
@@ -113,7 +118,7 @@ impl Reader {
         }
         let mut sink = Sink { out: Deltas::of(self.shape), shape: self.shape, limits, flush };
         let mut groups =
-            Groups { ordered: !self.by_sweep, late: Deltas::of(self.shape), ..Groups::default() };
+            Groups { ordered: !self.in_memory, late: Deltas::of(self.shape), ..Groups::default() };
         let mut nulls = false;
         let query = std::mem::take(&mut self.named);
         let read =
@@ -255,8 +260,7 @@ impl Reader {
             let full = sql.rows(&query, &binds, |row| {
                 let Some(read) = self.row(row, 0)? else { return Ok(ControlFlow::Continue(())) };
                 if read.key <= progress.through && !self.by_sweep {
-                    let what = format!("table {}: its rows do not come in key order", self.name());
-                    return Err(Error::new(Kind::Source, what));
+                    return Err(Error::new(Kind::Source, "its rows do not come in key order"));
                 }
                 self.put(&mut rows, &read)?;
                 progress.copied += 1;

@@ -112,7 +112,13 @@ impl<'s> Case<'s> {
         fs::create_dir_all(&stage.folder).unwrap();
         let source = stage.folder.join("source.db");
         stage.oracle.ask(&json!({"op": "begin", "db": source}));
-        let config = Config { cache_bytes: 1 << 20, poll: Duration::from_millis(20), ..Config::default() };
+        let config = Config {
+            cache_bytes: 1 << 20,
+            poll: Duration::from_millis(20),
+            // Whatever is done to the source falls between two of them now and then.
+            ack_interval: Duration::from_millis(2),
+            ..Config::default()
+        };
         Self {
             stage,
             source,
@@ -215,6 +221,9 @@ impl<'s> Case<'s> {
             }
             Step::PutBack => {
                 self.statements("put_back", &json!({"op": "put_back"}), &[]);
+            }
+            Step::SetBack => {
+                self.statements("set_back", &json!({"op": "set_back"}), &[]);
             }
             Step::Backup => {
                 let to = self.stage.folder.join("backup.db");

@@ -1,133 +1,119 @@
-//! Negative controls: with a defence taken away, the same random scripts must fail. And the scripts that
-//! once did.
+//! Negative controls: each deliberate fault must be caught, or the tests here prove nothing.
+//!
+//! Each runs a test of this folder in a process of its own, with one fault (`REDTAIL_FAULT`; only debug
+//! builds have them), and expects it to fail.
 
 use std::process::Command;
 
-use super::case::Stage;
-use super::script;
 use crate::support::note;
 use crate::support::oracle::Oracle;
 
-/// The random test, as it is called from outside.
+/// A fault, and the test that must fail because of it.
+struct Control {
+    fault: &'static str,
+    test: &'static str,
+    /// What it must say that it failed by: its own script of the directed ones.
+    says: &'static str,
+}
+
 const RANDOM: &str = "exact::after_every_step_of_any_script_the_replica_equals_the_source";
+const DIRECTED: &str = "exact::scripts::directed_scripts_hold";
+const DROPPED: &str = "exact::scripts::capture_dropped_beside_a_running_replicator_loses_nothing";
+const BANK: &str = "exact::bank::every_consistent_state_of_the_replica_has_the_total";
+const STOPPED: &str = "exact::repair::a_repair_elsewhere_is_seen_though_the_schema_version_was_set_back";
 
-/// Runs the random test in a process of its own under a deliberate fault: it must fail.
-fn is_caught(fault: &str, cases: u32) {
-    if !cfg!(debug_assertions) || Oracle::start(fault).is_none() {
-        note(&format!("skipped: the control {fault} needs a debug build and the oracle"));
-        return;
+/// Random scripts within which a fault must have been caught.
+const CASES: &str = "200";
+
+fn random(fault: &'static str) -> Control {
+    Control { fault, test: RANDOM, says: "case " }
+}
+
+fn directed(fault: &'static str, test: &'static str, says: &'static str) -> Control {
+    Control { fault, test, says }
+}
+
+impl Control {
+    /// Runs the test with the fault; it must fail, and by what it compares.
+    fn is_caught(&self) {
+        if Oracle::start(self.fault).is_none() {
+            return;
+        }
+        if !cfg!(debug_assertions) {
+            note(&format!("skipped: {}: a release build has no faults", self.fault));
+            return;
+        }
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", self.test, "--nocapture"])
+            .env("REDTAIL_FAULT", self.fault)
+            .env("REDTAIL_CASES", CASES)
+            .env("REDTAIL_SHRINK", "0")
+            .env("REDTAIL_SEED", "1")
+            .env("RUST_BACKTRACE", "0")
+            .output()
+            .expect("this program runs");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(said.contains("running 1 test"), "{}: no such test: {said}", self.test);
+        let found = |line: &&str| {
+            line.strip_prefix("failed: ").unwrap_or(line).starts_with(self.says) && !line.starts_with("test ")
+        };
+        let found = said.lines().find(found);
+        let (false, Some(found)) = (output.status.success(), found) else {
+            panic!("{} is not caught by {}:\n{said}", self.fault, self.test);
+        };
+        note(&format!("{} is caught: {found}", self.fault));
     }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", RANDOM, "--nocapture"])
-        .env("REDTAIL_FAULT", fault)
-        .env("REDTAIL_CASES", cases.to_string())
-        .env("REDTAIL_SHRINK", "0")
-        .output()
-        .unwrap();
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let played = said.lines().find(|l| l.contains(" cases, ")).unwrap_or("no count").to_owned();
-    assert!(!output.status.success(), "{fault} was not caught: {played}");
-    assert!(said.contains(" failed (again by "), "{fault} failed otherwise:\n{said}");
-    note(&format!("{fault} is caught: {played}"));
 }
 
 #[test]
-fn keys_entered_by_after_triggers_alone_are_caught() {
-    is_caught("after-only", 200);
+fn after_triggers_alone_are_caught() {
+    directed("after-only", DIRECTED, "a trigger on a child row").is_caught();
 }
 
 #[test]
-fn keys_of_evicted_rows_that_are_not_entered_are_caught() {
-    is_caught("no-eviction", 200);
+fn missing_eviction_entries_are_caught() {
+    random("no-eviction").is_caught();
+    directed("no-eviction", DIRECTED, "a row replaced through another uniqueness").is_caught();
 }
 
 #[test]
-fn a_delete_that_is_believed_without_a_read_is_caught() {
-    is_caught("trust-op", 200);
+fn a_repair_under_the_old_id_is_caught() {
+    directed("same-id", DIRECTED, "rows changed while capture was gone").is_caught();
 }
 
 #[test]
-fn nocase_keys_compared_by_their_bytes_are_caught() {
-    is_caught("raw-nocase", 600);
+fn a_repair_without_a_reset_entry_is_caught() {
+    directed("no-reset", STOPPED, "2 differences").is_caught();
+}
+
+#[test]
+fn what_an_entry_says_instead_of_a_read_is_caught() {
+    random("trust-op").is_caught();
+    directed("trust-op", DIRECTED, "a row deleted and made again").is_caught();
+}
+
+#[test]
+fn keys_that_are_not_normalised_are_caught() {
+    directed("raw-nocase", DIRECTED, "the same key in another case").is_caught();
 }
 
 #[test]
 fn a_schema_version_that_is_ignored_is_caught() {
-    is_caught("ignore-schema-version", 200);
+    random("ignore-schema-version").is_caught();
+    directed("ignore-schema-version", DIRECTED, "a column added and filled").is_caught();
 }
 
-/// Scripts that found something, as they were shrunk.
-const ONCE: &[&[&str]] = &[
-    &[
-        "CREATE TABLE t(r REAL AS (-b) VIRTUAL, k INTEGER PRIMARY KEY DESC, b REAL NOT NULL) STRICT, WITHOUT ROWID",
-        "CREATE UNIQUE INDEX i1 ON t(r COLLATE RTRIM DESC)",
-        "-- sync",
-        "REPLACE INTO t(k, b) VALUES (1, 2.0)",
-        "-- sync",
-        "REPLACE INTO t(k, b) VALUES (2, 2.0)",
-        "-- sync",
-    ],
-    &[
-        "-- follow",
-        "CREATE TABLE t(e TEXT, n REAL COLLATE NOCASE NOT NULL, v, PRIMARY KEY(e, n DESC))",
-        "-- sync",
-        "REPLACE INTO t VALUES ('a', 0.1, 0)",
-        "-- sync",
-        "REPLACE INTO t VALUES (NULL, 0.1, 4)",
-        "-- sync",
-        "UPDATE t SET v = 5 WHERE e IS NULL",
-        "-- sync",
-    ],
-    &["CREATE TABLE t(k TEXT PRIMARY KEY)", "-- sync", "DELETE FROM _redtail_changelog", "-- sync"],
-    &["-- follow", "CREATE TABLE t(k PRIMARY KEY)", "-- sync", "DELETE FROM _redtail_changelog", "-- sync"],
-    &["CREATE TABLE t(k INTEGER PRIMARY KEY)", "CREATE UNIQUE INDEX i1 ON t(k)", "-- sync"],
-    &["CREATE TABLE x(a, b)", "-- sync", "INSERT INTO x VALUES (1.0, x'00')", "DROP TABLE x", "-- sync"],
-    &[
-        "CREATE TABLE s(c, id REAL AS (c IS NULL) VIRTUAL, d TEXT, PRIMARY KEY(c DESC))",
-        "REPLACE INTO s(c, d) VALUES (-1, '')",
-        "-- sync",
-    ],
-    &[
-        "-- small windows",
-        "PRAGMA encoding = 'utf-16be'",
-        "CREATE TABLE t(a DATETIME PRIMARY KEY) WITHOUT ROWID",
-        "INSERT INTO t VALUES (char(97, 0, 98)), ('😀'), (9007199254740993), (0.0), (CAST(x'd800' AS TEXT))",
-        "-- sync",
-        "INSERT INTO t VALUES ('A  '), ('')",
-        "ALTER TABLE t ADD COLUMN e INT",
-        "-- sync",
-    ],
-    &[
-        "CREATE TABLE x(k INTEGER PRIMARY KEY, e, \"NULL\" NUMERIC AS (k IS NULL) STORED)",
-        "CREATE UNIQUE INDEX i1 ON x(e) WHERE \"NULL\" > 0",
-        "-- sync",
-    ],
-    &[
-        "CREATE TABLE t(at INTEGER, k BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
-        "CREATE UNIQUE INDEX i3 ON t(\"rowid\", \"rowid\") WHERE at > 3",
-        "-- sync",
-    ],
-    &[
-        "CREATE TABLE a(s BLOB, k INTEGER PRIMARY KEY DESC)",
-        "-- sync",
-        "ALTER TABLE a RENAME TO v",
-        "-- backup",
-        "ALTER TABLE v RENAME TO w",
-        "CREATE TABLE v(b COLLATE RTRIM, s NUMERIC, PRIMARY KEY(b, s DESC))",
-        "-- sync",
-        "-- restore",
-        "-- sync",
-    ],
-];
+#[test]
+fn a_part_of_a_window_called_consistent_is_caught() {
+    directed("split-window", BANK, "the total is").is_caught();
+}
 
 #[test]
-fn scripts_that_once_failed_are_followed() {
-    let Some(oracle) = Oracle::start("scripts_that_once_failed_are_followed") else { return };
-    let mut stage = Stage::new(oracle, "once");
-    for steps in ONCE {
-        if let Err(failure) = stage.play(&script::read(steps)) {
-            panic!("{}\n\n{}", failure.what, failure.transcript);
-        }
-    }
+fn tables_copied_before_capture_is_whole_are_caught() {
+    directed("reconcile-early", DROPPED, "capture dropped and rows changed").is_caught();
+}
+
+#[test]
+fn a_lost_delta_is_caught() {
+    random("drop-delta").is_caught();
 }

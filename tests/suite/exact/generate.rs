@@ -109,7 +109,7 @@ impl Generator {
         if self.once_in(4, "recursive_triggers on") {
             steps.push(Step::sql("PRAGMA recursive_triggers = ON"));
         }
-        if self.choose(&[("synced", 3), ("followed", 1)]) == "followed" {
+        if self.choose(&[("synced", 1), ("followed", 2)]) == "followed" {
             self.following = true;
             steps.push(Step::Follow);
         }
@@ -285,9 +285,15 @@ impl Generator {
         let Some(table) = self.some_table() else { return self.turn(Vec::new()) };
         let which = self.chance.pick(&["", "", "", "bi", "bu", "bd", "ai", "au"]);
         let mut steps = vec![Step::Take(table.name, which.to_owned())];
+        if self.once_in(3, "end view dropped") {
+            steps.push(Step::sql("DROP VIEW _redtail_end"));
+        }
         steps.extend(self.some_statements(3));
         if self.chance.one_in(2) {
             steps.push(Step::InitElsewhere);
+            if self.once_in(2, "schema version set back") {
+                steps.push(Step::SetBack);
+            }
         }
         if self.chance.one_in(2) {
             steps.extend(self.some_statements(2));

@@ -3,6 +3,7 @@
 //! Settings of the environment: `REDTAIL_SEED`, `REDTAIL_CASES` (how many scripts), `REDTAIL_SHRINK=0`
 //! (do not shrink). The case that failed is had again by its own seed and `REDTAIL_CASES=1`.
 
+mod bank;
 mod case;
 mod changes;
 mod controls;
@@ -10,7 +11,9 @@ mod generate;
 mod model;
 mod objects;
 mod pool;
+mod repair;
 mod script;
+mod scripts;
 mod shrink;
 mod statements;
 mod tables;
@@ -61,7 +64,7 @@ fn after_every_step_of_any_script_the_replica_equals_the_source() {
     let shared = Shared { seed: seed(test), cases, next: AtomicU64::new(0), failed: AtomicBool::new(false) };
     let begun = Instant::now();
     let workers = std::thread::available_parallelism()
-        .map_or(2, usize::from)
+        .map_or(2, |n| usize::from(n) * 2)
         .clamp(2, usize::try_from(cases.max(2)).unwrap_or(2));
     let done: Vec<Work> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..workers)

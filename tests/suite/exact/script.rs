@@ -23,6 +23,8 @@ pub(super) enum Step {
     Take(String, String),
     /// What was taken last is made again, word for word.
     PutBack,
+    /// The schema version is set back to what it was before that.
+    SetBack,
     /// The source file is copied.
     Backup,
     /// The last copy is put in its place.
@@ -54,6 +56,7 @@ impl Step {
             Self::InitElsewhere,
             Self::Remove,
             Self::PutBack,
+            Self::SetBack,
             Self::Backup,
             Self::Restore,
         ];
@@ -84,6 +87,7 @@ impl std::fmt::Display for Step {
             Self::InitElsewhere => "-- init elsewhere",
             Self::Remove => "-- remove",
             Self::PutBack => "-- capture made again, word for word",
+            Self::SetBack => "-- schema version set back to what it was before that",
             Self::Backup => "-- backup",
             Self::Restore => "-- restore",
         })

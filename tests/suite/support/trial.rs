@@ -3,6 +3,7 @@
 //! Its controls take one defence away, by a deliberate fault of debug builds or by other capture triggers
 //! than ours, and must see the same script end unequal.
 
+use std::fs;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -12,7 +13,7 @@ use tempfile::TempDir;
 
 use super::oracle::{Comparison, Oracle};
 use super::redtail::{Redtail, Run};
-use super::{compare, note};
+use super::{compare, note, poll};
 
 const SOURCE: &str = "source.db";
 const REPLICA: &str = "replica.redb";
@@ -224,6 +225,48 @@ impl Trial {
         let first = &compared.differences;
         assert!(compared.equal, "{what}: {} differences, the first: {first:#?}", compared.count);
         compared
+    }
+
+    /// Waits until the replica is equal: for sources of which another head is no sign that it is.
+    pub(crate) fn becomes_equal(&mut self, what: &str) {
+        let mut last = None;
+        let equal = poll(|| {
+            let compared = compare(&mut self.oracle, &self.plain, SOURCE, REPLICA);
+            let equal = compared.equal.then_some(());
+            last = Some(compared);
+            equal
+        });
+        assert!(equal.is_some(), "{what}: {last:#?}");
+    }
+
+    /// Waits until a `run` has made it equal, or makes it so by `sync`.
+    pub(crate) fn becomes_equal_by(&mut self, live: bool, what: &str) {
+        if live {
+            self.application(&["UPDATE beat SET n = n + 1"]);
+            self.becomes_equal(what);
+        } else {
+            self.assert_equal(what);
+        }
+    }
+
+    /// Copies the source's file, as an administrator does while nobody writes.
+    pub(crate) fn back_up(&mut self, name: &str) {
+        self.application(&["PRAGMA wal_checkpoint(TRUNCATE)"]);
+        fs::copy(self.source(), self.plain.path(name)).unwrap();
+    }
+
+    /// Puts a copy in the source's place.
+    pub(crate) fn put_in_place(&mut self, name: &str) {
+        let source = self.source();
+        for end in ["-wal", "-shm", "-journal"] {
+            let mut beside = source.clone().into_os_string();
+            beside.push(end);
+            // There may be none.
+            let _ = fs::remove_file(beside);
+        }
+        let copy = self.plain.path("in_place.db");
+        fs::copy(self.plain.path(name), &copy).unwrap();
+        fs::rename(copy, source).unwrap();
     }
 
     /// The texts of the capture triggers of one table, or of all, as they stand.

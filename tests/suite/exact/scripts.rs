@@ -1,0 +1,326 @@
+//! Scripts that are known from the start: what random ones found, and what each deliberate fault breaks.
+
+use super::case::Stage;
+use super::script::read;
+use crate::support::oracle::Oracle;
+
+/// What the random scripts found, at its shortest; each was wrong once.
+#[rustfmt::skip]
+const FOUND: &[(&str, &[&str])] = &[
+    ("a unique index over a generated column alone", &[
+        "CREATE TABLE t(g AS (-b) VIRTUAL, k INTEGER PRIMARY KEY DESC, b REAL NOT NULL) WITHOUT ROWID",
+        "CREATE UNIQUE INDEX i ON t(g COLLATE RTRIM DESC)",
+        "-- sync",
+        "INSERT INTO t(k, b) VALUES (1, 1), (2, 2)",
+        "-- sync",
+        "INSERT OR REPLACE INTO t(k, b) VALUES (3, 2)",
+    ]),
+    ("a generated column over a default that takes the place of NULL", &[
+        "CREATE TABLE t(k TEXT PRIMARY KEY, n TEXT NOT NULL DEFAULT 'z', g AS (upper(n)) UNIQUE)",
+        "INSERT INTO t(k) VALUES ('old')",
+        "-- sync",
+        "INSERT OR REPLACE INTO t(k, n) VALUES ('new', NULL)",
+    ]),
+    ("a NULL key after a window without one", &[
+        "-- follow",
+        "CREATE TABLE t(v UNIQUE, k TEXT PRIMARY KEY)",
+        "INSERT INTO t VALUES (1, NULL)",
+        "-- sync",
+        "INSERT INTO t VALUES (2, 'a')",
+        "-- sync",
+        "UPDATE t SET v = 3 WHERE k IS NULL",
+        "-- sync",
+        "DELETE FROM t",
+    ]),
+    ("an emptied changelog", &[
+        "CREATE TABLE t(k)",
+        "-- sync",
+        "DELETE FROM _redtail_changelog",
+        "INSERT INTO t VALUES (1)",
+        "-- sync",
+    ]),
+    ("an emptied changelog, while run runs", &[
+        "-- follow",
+        "CREATE TABLE t(k)",
+        "-- sync",
+        "DELETE FROM _redtail_changelog",
+        "INSERT INTO t VALUES (1)",
+        "-- sync",
+    ]),
+    ("a unique index that is the key again", &[
+        "CREATE TABLE t(k INTEGER PRIMARY KEY AUTOINCREMENT, v)",
+        "CREATE UNIQUE INDEX i ON t(k COLLATE BINARY)",
+        "-- sync",
+        "REPLACE INTO t VALUES (1, 1), (1, 2)",
+    ]),
+    ("a column called like the rowid, in an index on an expression", &[
+        "CREATE TABLE t(a BLOB NOT NULL, b, oid DATETIME, PRIMARY KEY(a))",
+        "CREATE UNIQUE INDEX i ON t((b + [oid]))",
+        "INSERT INTO t VALUES (1, 1, 1), (2, 2, 2)",
+        "-- sync",
+        "REPLACE INTO t VALUES (3, 0, 2)",
+    ]),
+    ("the rowid's name as a string", &[
+        "CREATE TABLE t(at, k BLOB PRIMARY KEY NOT NULL) WITHOUT ROWID",
+        "CREATE UNIQUE INDEX i ON t(\"rowid\", \"rowid\") WHERE at > 3",
+        "INSERT INTO t VALUES (4, 1)",
+        "-- sync",
+        "REPLACE INTO t VALUES (4, 2)",
+    ]),
+    ("the rowid's name as a string, beside a rowid", &[
+        "CREATE TABLE t(k TEXT PRIMARY KEY, v)",
+        "CREATE UNIQUE INDEX i ON t(\"RowId\", v)",
+        "INSERT INTO t VALUES ('a', 1), ('b', 2)",
+        "-- sync",
+        "REPLACE INTO t VALUES ('c', 2)",
+        "-- sync",
+        "UPDATE OR REPLACE t SET v = 1 WHERE k = 'c'",
+    ]),
+    ("the rowid in the predicate of an index", &[
+        "CREATE TABLE t(k TEXT PRIMARY KEY, v)",
+        "CREATE UNIQUE INDEX i ON t(v) WHERE rowid > 1",
+        "INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 3)",
+        "-- sync",
+        "REPLACE INTO t VALUES ('d', 2)",
+        "-- sync",
+        "UPDATE OR REPLACE t SET v = 3 WHERE k = 'd'",
+    ]),
+    ("a table dropped in the window that wrote it", &[
+        "CREATE TABLE t(a, b)",
+        "-- sync",
+        "INSERT INTO t VALUES (1, 1)",
+        "DROP TABLE t",
+    ]),
+    ("a virtual column of real affinity that is a whole number", &[
+        "CREATE TABLE t(k PRIMARY KEY, g REAL AS (k IS NULL) VIRTUAL)",
+        "INSERT INTO t VALUES (1)",
+        "-- sync",
+        "INSERT INTO t VALUES (2)",
+    ]),
+    ("a generated column named by a keyword of its own expression", &[
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, e, \"NULL\" AS (k IS NULL) STORED)",
+        "CREATE UNIQUE INDEX i ON t(e) WHERE \"NULL\" > 0",
+        "-- sync",
+        "INSERT INTO t VALUES (1, 1)",
+    ]),
+    ("a unique index over a generated column of a STRICT table", &[
+        "CREATE TABLE t(r REAL AS (-b) VIRTUAL, k INTEGER PRIMARY KEY DESC, b REAL NOT NULL) STRICT, WITHOUT ROWID",
+        "CREATE UNIQUE INDEX i1 ON t(r COLLATE RTRIM DESC)",
+        "-- sync",
+        "REPLACE INTO t(k, b) VALUES (1, 2.0)",
+        "-- sync",
+        "REPLACE INTO t(k, b) VALUES (2, 2.0)",
+    ]),
+    ("NULL in a key of two columns, in both directions, while run runs", &[
+        "-- follow",
+        "CREATE TABLE t(e TEXT, n REAL COLLATE NOCASE NOT NULL, v, PRIMARY KEY(e, n DESC))",
+        "-- sync",
+        "REPLACE INTO t VALUES ('a', 0.1, 0)",
+        "-- sync",
+        "REPLACE INTO t VALUES (NULL, 0.1, 4)",
+        "-- sync",
+        "UPDATE t SET v = 5 WHERE e IS NULL",
+    ]),
+    ("an emptied changelog, and nothing written", &[
+        "CREATE TABLE t(k TEXT PRIMARY KEY)",
+        "-- sync",
+        "DELETE FROM _redtail_changelog",
+    ]),
+    ("an emptied changelog, and nothing written, while run runs", &[
+        "-- follow",
+        "CREATE TABLE t(k PRIMARY KEY)",
+        "-- sync",
+        "DELETE FROM _redtail_changelog",
+    ]),
+    ("a virtual column of real affinity beside a key that is sorted downwards", &[
+        "CREATE TABLE s(c, id REAL AS (c IS NULL) VIRTUAL, d TEXT, PRIMARY KEY(c DESC))",
+        "REPLACE INTO s(c, d) VALUES (-1, '')",
+    ]),
+    ("a column added where text is sorted otherwise", &[
+        "-- small windows",
+        "PRAGMA encoding = 'utf-16be'",
+        "CREATE TABLE t(a DATETIME PRIMARY KEY) WITHOUT ROWID",
+        "INSERT INTO t VALUES (char(97, 0, 98)), ('😀'), (9007199254740993), (0.0), (CAST(x'd800' AS TEXT))",
+        "-- sync",
+        "INSERT INTO t VALUES ('A  '), ('')",
+        "ALTER TABLE t ADD COLUMN e INT",
+    ]),
+    ("a copy put back in which a table has the name that another got since", &[
+        "CREATE TABLE a(s BLOB, k INTEGER PRIMARY KEY DESC)",
+        "-- sync",
+        "ALTER TABLE a RENAME TO v",
+        "-- backup",
+        "ALTER TABLE v RENAME TO w",
+        "CREATE TABLE v(b COLLATE RTRIM, s NUMERIC, PRIMARY KEY(b, s DESC))",
+        "-- sync",
+        "-- restore",
+    ]),
+];
+
+/// What only a directed script reaches for sure.
+#[rustfmt::skip]
+const DIRECTED: &[(&str, &[&str])] = &[
+    ("rows changed while capture was gone, repaired elsewhere, nothing to see in the schema", &[
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, v)",
+        "INSERT INTO t VALUES (1, 1)",
+        "-- sync",
+        "-- capture dropped: ALL of t",
+        "DROP VIEW _redtail_end",
+        "UPDATE t SET v = 2",
+        "-- init elsewhere",
+        "-- schema version set back to what it was before that",
+    ]),
+    ("the same key in another case", &[
+        "CREATE TABLE t(k TEXT COLLATE NOCASE PRIMARY KEY, v)",
+        "INSERT INTO t VALUES ('a', 1), (char(97, 0, 98), 2)",
+        "-- sync",
+        "REPLACE INTO t VALUES ('A', 3), (char(65, 0, 99), 4)",
+    ]),
+    ("an AFTER trigger that is older keeps ours from running", &[
+        "CREATE TABLE t(k TEXT PRIMARY KEY, v)",
+        "CREATE TRIGGER g AFTER UPDATE ON t BEGIN SELECT RAISE(IGNORE); END",
+        "INSERT INTO t VALUES ('a', 1)",
+        "-- sync",
+        "UPDATE t SET v = 2",
+    ]),
+    ("a trigger on a child row keeps those behind it on its parent from running", &[
+        "PRAGMA foreign_keys = ON",
+        "CREATE TABLE p(k TEXT PRIMARY KEY)",
+        "CREATE TABLE c(k TEXT REFERENCES p ON DELETE CASCADE)",
+        "CREATE TRIGGER g AFTER DELETE ON c BEGIN SELECT RAISE(FAIL, 'kept'); END",
+        "INSERT INTO p VALUES ('a')",
+        "INSERT INTO c VALUES ('a')",
+        "-- sync",
+        "DELETE FROM p",
+    ]),
+    ("a row replaced through another uniqueness", &[
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, u UNIQUE)",
+        "INSERT INTO t VALUES (1, 'a')",
+        "-- sync",
+        "REPLACE INTO t VALUES (2, 'a')",
+    ]),
+    ("a key in both directions, with NULLs, that is reconciled over rows that are gone", &[
+        "-- small windows",
+        "CREATE TABLE t(a, b TEXT COLLATE NOCASE, c, v, PRIMARY KEY(a, b DESC, c))",
+        "CREATE TABLE w(a, b, v, PRIMARY KEY(a DESC, b)) WITHOUT ROWID",
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99) INSERT INTO t SELECT nullif(i % 3, 0), nullif(char(97 + i % 5), 'c'), nullif(i, 50), i FROM n",
+        "INSERT INTO t VALUES (NULL, NULL, NULL, 1), (NULL, NULL, NULL, 2), (1, NULL, NULL, 3)",
+        "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99) INSERT INTO w SELECT i % 9, i / 2.0, i FROM n",
+        "-- sync",
+        "-- capture dropped: ALL of t",
+        "DELETE FROM t WHERE v % 4 = 1",
+        "UPDATE t SET a = 7, v = 'moved' WHERE v % 4 = 2",
+        "-- capture dropped: ALL of w",
+        "DELETE FROM w WHERE v % 4 = 1",
+        "INSERT INTO w VALUES (10, x'00', 1), (-1, 'z', 1)",
+        "-- sync",
+        "ALTER TABLE t ADD COLUMN x DEFAULT 1",
+        "ALTER TABLE w ADD COLUMN x DEFAULT 1",
+        "-- sync",
+        "DELETE FROM t WHERE a IS NULL",
+        "UPDATE w SET a = a + 1 WHERE b > 20",
+    ]),
+    ("a row deleted and made again", &[
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, v)",
+        "INSERT INTO t VALUES (1, 'a')",
+        "-- sync",
+        "DELETE FROM t",
+        "INSERT INTO t VALUES (1, 'b')",
+    ]),
+    ("a column added and filled, while run runs", &[
+        "-- follow",
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, v)",
+        "INSERT INTO t VALUES (1, 'a')",
+        "-- sync",
+        "ALTER TABLE t ADD COLUMN w DEFAULT 5",
+    ]),
+];
+
+/// Times that a table is reconciled while its rows are replaced.
+const ADDS: usize = 8;
+/// Times that capture is dropped under a replicator that runs.
+const DROPS: usize = 60;
+/// Updates that nothing captures, each time.
+const UNSEEN: usize = 12;
+
+#[test]
+fn what_random_scripts_found_stays_mended() {
+    play("what_random_scripts_found_stays_mended", FOUND);
+}
+
+#[test]
+fn directed_scripts_hold() {
+    play("directed_scripts_hold", DIRECTED);
+}
+
+#[test]
+fn capture_dropped_beside_a_running_replicator_loses_nothing() {
+    let test = "capture_dropped_beside_a_running_replicator_loses_nothing";
+    let mut script = vec![
+        "-- follow",
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, v)",
+        "INSERT INTO t VALUES (1, 0), (2, 0)",
+        "-- sync",
+    ];
+    for _ in 0..DROPS {
+        script.push("-- capture dropped: ALL of t");
+        script.extend(["UPDATE t SET v = v + 1"; UNSEEN]);
+        script.push("-- sync");
+    }
+    play(test, &[("capture dropped and rows changed, over and over", &script)]);
+}
+
+#[test]
+fn rows_replaced_while_their_table_is_reconciled_are_read_once() {
+    let test = "rows_replaced_while_their_table_is_reconciled_are_read_once";
+    let adds: Vec<String> = (0..ADDS).map(|n| format!("ALTER TABLE t ADD COLUMN c{n}")).collect();
+    let mut script = vec![
+        "-- small windows",
+        "PRAGMA journal_mode = WAL",
+        "-- follow",
+        "CREATE TABLE t(k REAL, v, PRIMARY KEY(k))",
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300) INSERT INTO t SELECT i / 2.0, i FROM n",
+        "INSERT INTO t VALUES (NULL, 1), (NULL, 2)",
+        "-- sync",
+    ];
+    for add in &adds {
+        script.push(add);
+        script.extend(["REPLACE INTO t(k, v) SELECT k, v + 1 FROM t WHERE k IS NOT NULL"; 5]);
+        script.push("-- sync");
+    }
+    play(test, &[("a table with NULL in its key, rewritten while it is reconciled", &script)]);
+}
+
+#[test]
+fn bookkeeping_dropped_beside_a_running_replicator_is_made_again() {
+    let test = "bookkeeping_dropped_beside_a_running_replicator_is_made_again";
+    let mut script: Vec<String> = [
+        "PRAGMA journal_mode = WAL",
+        "-- follow",
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, v)",
+        "INSERT INTO t VALUES (1, 0), (2, 0)",
+        "-- sync",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for _ in 0..DROPS / 3 {
+        for drop in ["changelog", "consumers", "tables"].map(|t| format!("DROP TABLE _redtail_{t}")) {
+            script.extend(["UPDATE t SET v = v + 1".to_owned(), drop, "-- sync".to_owned()]);
+        }
+    }
+    let script: Vec<&str> = script.iter().map(String::as_str).collect();
+    play(test, &[("bookkeeping dropped, over and over", &script)]);
+}
+
+/// Plays scripts; fails with the ones that do not hold.
+fn play(test: &str, scripts: &[(&str, &[&str])]) {
+    let Some(oracle) = Oracle::start(test) else { return };
+    let mut stage = Stage::new(oracle, test);
+    let mut failed = Vec::new();
+    for (name, steps) in scripts {
+        if let Err(failure) = stage.play(&read(steps)) {
+            failed.push(format!("failed: {name}\n\n{}\n{}", failure.transcript, failure.what));
+        }
+    }
+    assert!(failed.is_empty(), "{} of {}\n{}", failed.len(), scripts.len(), failed.join("\n"));
+}
