@@ -18,6 +18,11 @@ const PER_DAY: usize = 3;
 const DAY: u64 = 24 * 60 * 60;
 /// In a database that an application shares with redtail.
 pub(super) const SHARED_MARK: &str = "redtail.shared";
+/// What redtail writes into the first page of a file that is its own alone, behind redb's header of 320 bytes:
+/// no length that is left of a file hides whose it was.
+pub(super) const OWN_MARK: &[u8] = b"redtail replica";
+pub(super) const MARK_AT: usize = 1024;
+const PAGE: u64 = 4096;
 /// Names of tables that only a replica has, as they stand in its pages.
 const OURS: [&[u8]; 6] = [
     b"redtail.meta",
@@ -61,20 +66,17 @@ pub(super) fn moved_aside(replica: &Path) -> Vec<MovedAside> {
 pub(super) fn move_aside(replica: &Path, why: &Error) -> Result<MovedAside> {
     let shown = replica.display();
     let io = |e: io::Error| {
-        Error::new(
-            Kind::Replica,
-            format!("replica {shown}: {why}; and it cannot be moved aside: {}", plain(&e)),
-        )
+        Error::new(Kind::Replica, format!("{why}; and it cannot be moved aside: {}", plain(&e)))
     };
     if !is_ours(replica).map_err(io)? {
-        let what = format!("replica {shown}: {why}; left where it is, because it is not redtail's alone");
+        let what = format!("{why}; left where it is, because it is not redtail's alone");
         return Err(Error::new(Kind::Damaged, what));
     }
     let before = moved_aside(replica);
     let now = now();
     if before.iter().filter(|m| m.unix_time + DAY > now).count() >= PER_DAY {
         let what = format!(
-            "replica {shown}: {why}; damaged {PER_DAY} times within a day, so it is not made again: check disk \
+            "{why}; damaged {PER_DAY} times within a day, so it is not made again: check disk \
              and memory, then take away {shown}{MARK}*"
         );
         return Err(Error::new(Kind::Replica, what));
@@ -90,13 +92,16 @@ pub(super) fn move_aside(replica: &Path, why: &Error) -> Result<MovedAside> {
     Ok(MovedAside { path: to, unix_time })
 }
 
-/// Whether a file that cannot be opened was a replica of its own: empty, or with our names in it and without the
-/// mark of a shared database.
+/// Whether a file that cannot be opened was a replica of its own: too short to be anything, with the mark that
+/// each has, or with our names in it and without the mark of a shared database.
 fn is_ours(path: &Path) -> io::Result<bool> {
     let mut file = fs::File::open(path)?;
-    if file.metadata()?.len() < 4096 {
+    let mut first = Vec::new();
+    (&file).take(PAGE).read_to_end(&mut first)?;
+    if (first.len() as u64) < PAGE || first.get(MARK_AT..).is_some_and(|rest| rest.starts_with(OWN_MARK)) {
         return Ok(true);
     }
+    io::Seek::rewind(&mut file)?;
     let overlap = 32;
     let mut buffer = vec![0; 1 << 20];
     let (mut kept, mut ours) = (0, false);

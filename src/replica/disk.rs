@@ -7,6 +7,7 @@
 //!
 //! [`Peek`] shows a file to a reader without changing it: what redb writes while it recovers stays in memory.
 
+use super::damage::{MARK_AT, OWN_MARK};
 use super::guard::{is_damage, is_no_room};
 use super::health::{Condition, Health};
 use crate::fault;
@@ -14,7 +15,7 @@ use redb::{BackendError, StorageBackend};
 use std::collections::HashMap;
 use std::io;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
@@ -33,6 +34,8 @@ pub(super) struct Disk<B> {
     sums: RwLock<Vec<u32>>,
     health: Arc<Health>,
     shown: String,
+    /// The file is being made: say whose it is, in the room behind redb's header.
+    mark: AtomicBool,
 }
 
 #[allow(clippy::cast_possible_truncation)]
@@ -49,7 +52,13 @@ fn blocks(offset: u64, bytes: &[u8]) -> (usize, impl Iterator<Item = &[u8]>) {
 
 impl<B: StorageBackend> Disk<B> {
     pub fn new(inner: B, health: Arc<Health>, shown: String) -> Self {
-        Self { inner, sums: RwLock::default(), health, shown }
+        Self { inner, sums: RwLock::default(), health, shown, mark: AtomicBool::new(false) }
+    }
+
+    /// For a file that is being made.
+    pub fn marked(self) -> Self {
+        self.mark.store(true, Ordering::Relaxed);
+        self
     }
 
     /// Forgets what is known of every block that these bytes touch.
@@ -162,6 +171,9 @@ impl<B: StorageBackend> StorageBackend for Disk<B> {
         self.forget(offset, data.len());
         self.with_room("writing", || self.inner.write(offset, data))?;
         self.learn(offset, data);
+        if self.mark.swap(false, Ordering::Relaxed) {
+            self.with_room("writing", || self.inner.write(MARK_AT as u64, OWN_MARK))?;
+        }
         Ok(())
     }
 

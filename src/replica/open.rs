@@ -100,6 +100,8 @@ impl Head {
 }
 
 fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
+    let what = what.to_string();
+    let what = what.trim_start_matches("replica: ").trim_start_matches("DB corrupted: ");
     Error::new(Kind::Damaged, format!("replica {}: damaged: {what}", path.display()))
 }
 
@@ -189,7 +191,7 @@ fn make(path: &Path, cache_bytes: usize, health: &Arc<Health>) -> Result<Databas
     let temporary = folder.join(format!(".{name}.new-{}", std::process::id()));
     let made = (|| -> Result<Database> {
         let file = private_file(&temporary).map_err(|e| cannot(path, &e))?;
-        let disk = Disk::new(backend(file, path)?, Arc::clone(health), shown.to_string());
+        let disk = Disk::new(backend(file, path)?, Arc::clone(health), shown.to_string()).marked();
         let mut builder = Builder::new();
         let opened = builder.set_cache_size(cache_bytes).create_with_backend(disk);
         let db = opened.map_err(|e| failed(e).during(path.display()))?;
