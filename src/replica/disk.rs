@@ -24,7 +24,7 @@ use xxhash_rust::xxh3::xxh3_64;
 const BLOCK: usize = 4096;
 const BLOCK_BYTES: u64 = BLOCK as u64;
 /// How long to wait before a write that found no room is tried again.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 250 });
 
 /// A storage whose blocks are checked.
 #[derive(Debug)]

@@ -23,7 +23,9 @@ use std::sync::Arc;
 
 /// The first bytes of every redb file (redb's design.md).
 const MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
-/// The byte behind it, and the bit that a running or killed writer leaves in it.
+/// The length of redb's header, in bytes.
+const HEADER: u64 = 320;
+/// In the byte behind them: the bit that a running or killed writer leaves.
 const RECOVERY_REQUIRED: u8 = 2;
 /// Where the versions of redb's two commit slots lie, and the newest that redb 4 reads.
 const SLOTS: [usize; 2] = [64, 192];
@@ -71,7 +73,7 @@ fn cannot(path: &Path, e: &io::Error) -> Error {
 
 /// What the first bytes of a file say.
 #[derive(Clone, Copy)]
-struct Head {
+pub(super) struct Head {
     was_closed: bool,
     newer: bool,
 }
@@ -80,17 +82,21 @@ impl Head {
     /// # Errors
     /// `Usage` if it is no redb file, `Damaged` if it was one.
     fn of(file: &File, path: &Path) -> Result<Self> {
-        let shown = path.display();
         let mut bytes = Vec::new();
-        file.take(320).read_to_end(&mut bytes).map_err(|e| cannot(path, &e))?;
-        let same = MAGIC.iter().zip(&bytes).filter(|(a, b)| a == b).count();
+        file.take(HEADER).read_to_end(&mut bytes).map_err(|e| cannot(path, &e))?;
+        Self::parse(&bytes, path)
+    }
+
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let same = MAGIC.iter().zip(bytes).filter(|(a, b)| a == b).count();
         if bytes.is_empty() {
             return Err(damaged(path, "it is empty"));
         }
         if same + 1 < MAGIC.len().min(bytes.len()) || same < 3 {
             return Err(Error::usage(format!("replica {shown}: not a redtail replica; give another file")));
         }
-        if same < MAGIC.len() || bytes.len() < 320 {
+        if same < MAGIC.len() || (bytes.len() as u64) < HEADER {
             return Err(damaged(path, "its first bytes are not what redb writes"));
         }
         let flags = bytes.get(MAGIC.len()).copied().unwrap_or_default();
@@ -106,7 +112,7 @@ fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
 }
 
 /// Opens a database in this storage, every page of it verified.
-fn database(storage: impl StorageBackend, path: &Path, cache_bytes: usize, head: Head) -> Result<Database> {
+pub(super) fn database(storage: impl StorageBackend, path: &Path, cache_bytes: usize, head: Head) -> Result<Database> {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
     // After a kill the newest commit may be torn, and the one before it holds. A file that was closed has no
@@ -183,6 +189,16 @@ pub(super) fn make_tables(txn: &WriteTransaction) -> Result<()> {
     Ok(())
 }
 
+/// Makes a new replica in an empty storage.
+pub(super) fn create(storage: impl StorageBackend, cache_bytes: usize) -> Result<Database> {
+    let mut builder = Builder::new();
+    let db = builder.set_cache_size(cache_bytes).create_with_backend(storage).map_err(failed)?;
+    let txn = db.begin_write().map_err(failed)?;
+    make_tables(&txn)?;
+    txn.commit().map_err(failed)?;
+    Ok(db)
+}
+
 /// Makes a new replica; if another process was quicker, opens that one.
 fn make(path: &Path, cache_bytes: usize, health: &Arc<Health>) -> Result<Database> {
     let shown = path.display();
@@ -192,13 +208,7 @@ fn make(path: &Path, cache_bytes: usize, health: &Arc<Health>) -> Result<Databas
     let made = (|| -> Result<Database> {
         let file = private_file(&temporary).map_err(|e| cannot(path, &e))?;
         let disk = Disk::new(backend(file, path)?, Arc::clone(health), shown.to_string()).marked();
-        let mut builder = Builder::new();
-        let opened = builder.set_cache_size(cache_bytes).create_with_backend(disk);
-        let db = opened.map_err(|e| failed(e).during(path.display()))?;
-        let txn = db.begin_write().map_err(failed)?;
-        make_tables(&txn)?;
-        txn.commit().map_err(|e| failed(e).during(path.display()))?;
-        Ok(db)
+        create(disk, cache_bytes).map_err(|e| e.during(path.display()))
     })();
     let linked = made.and_then(|db| match fs::hard_link(&temporary, path) {
         Ok(()) => Ok(Some(db)),

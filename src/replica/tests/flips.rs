@@ -1,0 +1,1 @@
+//! Flipped bits, page for page.

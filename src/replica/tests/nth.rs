@@ -1,0 +1,1 @@
+//! The Nth storage operation fails, for every N of a fixed workload.
