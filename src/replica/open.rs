@@ -14,7 +14,7 @@ use crate::source::sql::plain;
 use redb::backends::FileBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, StorageBackend, StorageError,
-    TableHandle as _, WriteTransaction,
+    TableError, TableHandle as _, WriteTransaction,
 };
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -25,8 +25,6 @@ use std::sync::Arc;
 const MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
 /// The length of redb's header, in bytes.
 const HEADER: u64 = 320;
-/// In the byte behind them: the bit that a running or killed writer leaves.
-const RECOVERY_REQUIRED: u8 = 2;
 /// Where the versions of redb's two commit slots lie, and the newest that redb 4 reads.
 const SLOTS: [usize; 2] = [64, 192];
 const REDB_FORMAT: u8 = 3;
@@ -74,7 +72,6 @@ fn cannot(path: &Path, e: &io::Error) -> Error {
 /// What the first bytes of a file say.
 #[derive(Clone, Copy)]
 pub(super) struct Head {
-    was_closed: bool,
     newer: bool,
 }
 
@@ -99,9 +96,8 @@ impl Head {
         if same < MAGIC.len() || (bytes.len() as u64) < HEADER {
             return Err(damaged(path, "its first bytes are not what redb writes"));
         }
-        let flags = bytes.get(MAGIC.len()).copied().unwrap_or_default();
         let mut versions = SLOTS.iter().filter_map(|at| bytes.get(*at));
-        Ok(Self { was_closed: flags & RECOVERY_REQUIRED == 0, newer: versions.all(|v| *v > REDB_FORMAT) })
+        Ok(Self { newer: versions.all(|v| *v > REDB_FORMAT) })
     }
 }
 
@@ -112,16 +108,14 @@ fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
 }
 
 /// Opens a database in this storage, every page of it verified.
-pub(super) fn database(storage: impl StorageBackend, path: &Path, cache_bytes: usize, head: Head) -> Result<Database> {
+pub(super) fn database(
+    storage: impl StorageBackend,
+    path: &Path,
+    cache_bytes: usize,
+    head: Head,
+) -> Result<Database> {
     let mut builder = Builder::new();
     builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
-    // After a kill the newest commit may be torn, and the one before it holds. A file that was closed has no
-    // such excuse, and what is older is not what its readers saw.
-    builder.set_repair_callback(move |repair| {
-        if head.was_closed && (0.2..0.5).contains(&repair.progress()) {
-            repair.abort();
-        }
-    });
     guarded(|| {
         let db = builder.create_with_backend(storage).map_err(|e| refused(e, path, head))?;
         recognise(&db.begin_read().map_err(failed)?, path)?;
@@ -144,7 +138,6 @@ fn refused(e: DatabaseError, path: &Path, head: Head) -> Error {
             Kind::Newer,
             format!("replica {shown}: a file of a newer redb; use a newer redtail, or give another file"),
         ),
-        DatabaseError::RepairAborted => damaged(path, "its newest state is not what was written"),
         e => damaged(path, failed(e)),
     }
 }
@@ -152,13 +145,16 @@ fn refused(e: DatabaseError, path: &Path, head: Head) -> Error {
 /// Whether this redb file is a replica of a format that is known here.
 pub(super) fn recognise(read: &ReadTransaction, path: &Path) -> Result<()> {
     let shown = path.display();
-    let Ok(meta) = read.open_table(META) else {
-        if read.list_tables().map_err(failed)?.any(|t| t.name().starts_with("redtail.")) {
-            return Err(damaged(path, "its first table is not there"));
+    let meta = match read.open_table(META) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) => {
+            if read.list_tables().map_err(failed)?.any(|t| t.name().starts_with("redtail.")) {
+                return Err(damaged(path, "its first table is not there"));
+            }
+            let what = "a redb file, but not a redtail replica; give another file";
+            return Err(Error::usage(format!("replica {shown}: {what}")));
         }
-        return Err(Error::usage(format!(
-            "replica {shown}: a redb file, but not a redtail replica; give another file"
-        )));
+        Err(e) => return Err(failed(e)),
     };
     let Some(format) = meta.get_owned(FORMAT).map_err(failed)? else {
         return Err(damaged(path, "it has no format"));

@@ -28,6 +28,8 @@ struct State {
     dies_at: Option<u64>,
     dead: bool,
     fails: Option<Fails>,
+    /// An fsync was refused; how many were asked for since.
+    unsynced: Option<u64>,
     /// Written in the middle of an operation: it happened, and its answer never came.
     last_words: bool,
 }
@@ -72,6 +74,11 @@ impl Machine {
 
     pub fn is_dead(&self) -> bool {
         self.state().dead
+    }
+
+    /// How often fsync was asked for after one had failed.
+    pub fn syncs_after_failure(&self) -> u64 {
+        self.state().unsynced.unwrap_or(0)
     }
 
     /// The first bytes of the disk.
@@ -175,7 +182,13 @@ impl StorageBackend for Machine {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state();
-        state.enter()?;
+        if let Some(asked) = &mut state.unsynced {
+            *asked += 1;
+        }
+        if let Err(e) = state.enter() {
+            state.unsynced = state.unsynced.or(Some(0));
+            return Err(e);
+        }
         if state.dead {
             return state.leave();
         }

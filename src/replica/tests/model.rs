@@ -40,7 +40,15 @@ fn definition(no: TableNo, by_sweep: bool) -> TableState {
         key: Key { parts: vec![part], nullable: false },
     };
     let reconcile = Some(Progress { by_sweep, ..Progress::default() });
-    TableState { table, shape: 1, former: Vec::new(), source_id: i64::from(no), fingerprint: 7, null_keys: false, reconcile }
+    TableState {
+        table,
+        shape: 1,
+        former: Vec::new(),
+        source_id: i64::from(no),
+        fingerprint: 7,
+        null_keys: false,
+        reconcile,
+    }
 }
 
 fn key_of(id: i64) -> Vec<u8> {
@@ -156,10 +164,14 @@ impl World {
         let by_sweep = no % 3 == 0;
         let rows = self.tables.get_mut(&no).unwrap();
         let after = if by_sweep { -1 } else { chance.below(KEYS).cast_signed() - 1 };
-        let last = if by_sweep || chance.one_in(2) { i64::MAX } else { after + 1 + chance.below(20).cast_signed() };
+        let last =
+            if by_sweep || chance.one_in(2) { i64::MAX } else { after + 1 + chance.below(20).cast_signed() };
         // Mostly what is there already, as reconcile finds it.
-        let mut read: BTreeMap<i64, Row> =
-            rows.range(after + 1..=last).filter(|_| !chance.one_in(6)).map(|(id, row)| (*id, row.clone())).collect();
+        let mut read: BTreeMap<i64, Row> = rows
+            .range(after + 1..=last)
+            .filter(|_| !chance.one_in(6))
+            .map(|(id, row)| (*id, row.clone()))
+            .collect();
         for id in after + 1..=last.min(KEYS.cast_signed()) {
             if chance.one_in(6) {
                 read.insert(id, row(chance));

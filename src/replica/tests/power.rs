@@ -189,17 +189,24 @@ impl Run {
     }
 }
 
+/// How long one disk lives: what it remembers grows with every window, and with it the time for a crash.
+const ONE_DISK: u64 = 400;
+
 fn run(seed: u64, crashes: u64) -> std::result::Result<(), Caught> {
-    let mut run = Run::new(seed);
-    let mut said = 0;
-    while run.crashes < crashes {
-        run.live().map_err(|mut caught| {
-            caught.what = format!("{}; REDTAIL_SEED={seed}", caught.what);
-            caught
-        })?;
-        if run.crashes / 50_000 > said {
-            said = run.crashes / 50_000;
-            note(&format!("seed {seed}: {} crashes so far", run.crashes));
+    let mut chance = Chance(seed);
+    let mut before = 0;
+    while before < crashes {
+        let mut run = Run::new(chance.draw());
+        while run.crashes < ONE_DISK.min(crashes - before) {
+            run.live().map_err(|mut caught| {
+                caught.crashes += before;
+                caught.what = format!("{}; REDTAIL_SEED={seed}", caught.what);
+                caught
+            })?;
+        }
+        before += run.crashes;
+        if (before / ONE_DISK).is_multiple_of(100) {
+            note(&format!("{before} of {crashes} crashes so far"));
         }
     }
     Ok(())
@@ -213,6 +220,7 @@ fn no_power_loss_takes_what_was_acknowledged_or_leaves_half_a_window() {
     let ended = run(seed, half);
     let other = other.join().unwrap();
     assert!(ended.is_ok() && other.is_ok(), "{ended:?} {other:?}");
+    note(&format!("{} crashes survived", 2 * half));
 }
 
 /// Runs until the fault shows; a fault that does not show within these crashes proves the test above empty.
