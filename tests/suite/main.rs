@@ -19,11 +19,14 @@
 
 mod backfill;
 mod commands;
+mod damaged;
 mod errors;
 mod exact;
 mod kill;
 mod neighbour;
 mod remove;
+mod room;
 mod sample;
+mod shared;
 mod support;
 mod traps;
