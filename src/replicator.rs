@@ -25,6 +25,8 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 /// A source that was looked at this recently, and had nothing new, is level with the replica.
 const LEVEL_FOR: Duration = Duration::from_secs(1);
+/// How long to wait before a window is read again for which the replica's disk had no room.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
 /// Follows one source into one replica.
 pub struct Replicator {
@@ -456,8 +458,13 @@ impl Replicator {
                 }
                 (Err(e), None) => e,
             };
-            // The source was let go while the disk was full; there is room again.
+            // The source was let go while the disk was full. Whether there is room again shows by trying.
             if error.kind() == Kind::Stopped {
+                tokio::select! {
+                    () = tokio::time::sleep(ROOM_AGAIN) => {}
+                    () = shutdown.as_mut() => return Ok(Ended::Stopped),
+                }
+                self.replica.assume_room();
                 continue;
             }
             if !error.is_transient() {
@@ -564,7 +571,9 @@ impl Replicator {
                 Condition::Full(what) => {
                     session.released = true;
                     session.stop.release();
-                    tracing::warn!("{what}; waiting for room");
+                    if self.progress.borrow().state != State::DiskFull {
+                        tracing::warn!("{what}; waiting for room");
+                    }
                     self.progress.send_modify(|p| (p.state, p.error) = (State::DiskFull, Some(what)));
                 }
                 Condition::Damaged(_) => session.stop.set(),

@@ -175,7 +175,7 @@ impl Writer {
     /// Puts everything that is visible on disk: an empty commit with fsync.
     fn sync(&mut self, publish: &mut impl FnMut(Applied)) -> Result<()> {
         let start = self.replica.start()?;
-        self.replica.db.begin_write()?.commit().map_err(failed)?;
+        self.commit(self.replica.db.begin_write()?)?;
         self.unsynced = None;
         if let Some(cursor) = start.cursor {
             let at = Instant::now();
@@ -183,6 +183,11 @@ impl Writer {
             publish(Applied { end, at, durable: true, copied: 0, reconciling: self.reconciling() });
         }
         Ok(())
+    }
+
+    /// A commit that finds no room on the disk waits for it.
+    fn commit(&self, txn: redb::WriteTransaction) -> Result<()> {
+        self.replica.db.watched.health.committing(|| txn.commit().map_err(failed))
     }
 
     fn reconciling(&self) -> Vec<String> {
@@ -225,7 +230,7 @@ impl Writer {
             self.close(&mut open, &touched, &end)?;
             end
         };
-        txn.commit().map_err(failed)?;
+        self.commit(txn)?;
         let at = Instant::now();
         if lazy {
             self.unsynced.get_or_insert(at);

@@ -2,7 +2,9 @@
 //!
 //! - Each block of 4 KiB that was read or written is remembered by a checksum and compared whenever it is
 //!   read again: redb verifies no page on ordinary reads, and a flipped bit in a branch would hide rows.
-//! - A write that finds no room waits for it, so that readers go on; nothing else is tried again.
+//! - A commit that finds no room waits for it, so that readers go on; nothing else is tried again. Growing the
+//!   file never waits, because redb holds a lock meanwhile that readers need: it is done before the header
+//!   that needs it.
 //! - A failing fsync is noted as what it is: the kernel may have dropped what it could not write.
 //!
 //! [`Peek`] shows a file to a reader without changing it: what redb writes while it recovers stays in memory.
@@ -34,6 +36,8 @@ pub(super) struct Disk<B> {
     sums: RwLock<Vec<u32>>,
     health: Arc<Health>,
     shown: String,
+    /// The length that redb has given the file, and that there was no room for yet; 0 for none.
+    owed: AtomicU64,
     /// The file is being made: say whose it is, in the room behind redb's header.
     mark: AtomicBool,
 }
@@ -52,7 +56,14 @@ fn blocks(offset: u64, bytes: &[u8]) -> (usize, impl Iterator<Item = &[u8]>) {
 
 impl<B: StorageBackend> Disk<B> {
     pub fn new(inner: B, health: Arc<Health>, shown: String) -> Self {
-        Self { inner, sums: RwLock::default(), health, shown, mark: AtomicBool::new(false) }
+        Self {
+            inner,
+            sums: RwLock::default(),
+            health,
+            shown,
+            owed: AtomicU64::new(0),
+            mark: AtomicBool::new(false),
+        }
     }
 
     /// For a file that is being made.
@@ -112,6 +123,10 @@ impl<B: StorageBackend> Disk<B> {
         });
     }
 
+    fn no_room(&self, e: &io::Error) {
+        self.health.raise(Condition::Full(format!("replica {}: no room on its disk: {e}", self.shown)));
+    }
+
     /// Does what needs room, and waits for it where there is none.
     fn with_room(&self, what: &str, work: impl Fn() -> io::Result<()>) -> io::Result<()> {
         let mut waited = false;
@@ -126,7 +141,7 @@ impl<B: StorageBackend> Disk<B> {
                 self.note(what, &e);
                 return Err(e);
             }
-            self.health.raise(Condition::Full(format!("replica {}: no room on its disk: {e}", self.shown)));
+            self.no_room(&e);
             waited = true;
             if !self.health.wait(PAUSE) {
                 return Err(e);
@@ -137,7 +152,8 @@ impl<B: StorageBackend> Disk<B> {
 
 impl<B: StorageBackend> StorageBackend for Disk<B> {
     fn len(&self) -> io::Result<u64> {
-        self.inner.len().inspect_err(|e| self.note("reading", e))
+        let len = self.inner.len().inspect_err(|e| self.note("reading", e))?;
+        Ok(len.max(self.owed.load(Ordering::Acquire)))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -154,7 +170,17 @@ impl<B: StorageBackend> StorageBackend for Disk<B> {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let kept = usize::try_from(len / BLOCK_BYTES).unwrap_or(usize::MAX);
         self.sums.write().unwrap_or_else(PoisonError::into_inner).truncate(kept);
-        self.with_room("growing the file", || self.inner.set_len(len))
+        match self.inner.set_len(len) {
+            Err(e) if is_no_room(&e) => {
+                self.no_room(&e);
+                self.owed.store(len, Ordering::Release);
+                Ok(())
+            }
+            done => {
+                self.owed.store(0, Ordering::Release);
+                done.inspect_err(|e| self.note("growing the file", e))
+            }
+        }
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -168,6 +194,13 @@ impl<B: StorageBackend> StorageBackend for Disk<B> {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let owed = self.owed.load(Ordering::Acquire);
+        if offset == 0 && owed != 0 {
+            // A header may name a length only once the file has it, for certain.
+            self.with_room("growing the file", || self.inner.set_len(owed))?;
+            self.sync_data()?;
+            self.owed.store(0, Ordering::Release);
+        }
         self.forget(offset, data.len());
         self.with_room("writing", || self.inner.write(offset, data))?;
         self.learn(offset, data);

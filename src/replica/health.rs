@@ -27,14 +27,22 @@ pub(crate) enum Condition {
 #[derive(Debug)]
 pub(crate) struct Health {
     condition: watch::Sender<Condition>,
-    /// A write that finds no room may wait for it.
-    waits: Mutex<bool>,
+    waits: Mutex<Waits>,
     bell: Condvar,
+}
+
+/// A write that finds no room waits for it if both hold.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waits {
+    /// Somebody tells the world about it, and lets the source go.
+    allowed: bool,
+    /// It is the commit's: redb holds no lock then that a reader needs.
+    committing: bool,
 }
 
 impl Health {
     pub fn new() -> Self {
-        Self { condition: watch::Sender::default(), waits: Mutex::new(false), bell: Condvar::new() }
+        Self { condition: watch::Sender::default(), waits: Mutex::default(), bell: Condvar::new() }
     }
 
     pub fn now(&self) -> Condition {
@@ -72,20 +80,28 @@ impl Health {
         self.condition.send_if_modified(|now| std::mem::take(now) != Condition::Good);
     }
 
-    /// Whether a write without room waits for it (`true`), or fails at once and ends waiting ones.
-    pub fn set_waits(&self, waits: bool) {
-        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = waits;
+    /// Whether a commit without room waits for it (`true`), or fails at once and ends a waiting one.
+    pub fn set_waits(&self, allowed: bool) {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).allowed = allowed;
         self.bell.notify_all();
+    }
+
+    /// Runs a commit.
+    pub fn committing<T>(&self, commit: impl FnOnce() -> T) -> T {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).committing = true;
+        let done = commit();
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).committing = false;
+        done
     }
 
     /// Waits this long for room; answers whether to try again.
     pub fn wait(&self, pause: Duration) -> bool {
         let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        if !*waits {
+        if !(waits.allowed && waits.committing) {
             return false;
         }
         let (waits, _) = self.bell.wait_timeout(waits, pause).unwrap_or_else(PoisonError::into_inner);
-        *waits
+        waits.allowed
     }
 
     /// An error of the replica with what was the cause of it, and the kind that decides what happens next.

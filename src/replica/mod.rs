@@ -224,6 +224,11 @@ impl Replica {
         self.db.watched.health.set_waits(waits);
     }
 
+    /// There may be room again: what comes next finds out.
+    pub(crate) fn assume_room(&self) {
+        self.db.watched.health.room();
+    }
+
     /// Moves the damaged file aside and goes on with a new one.
     pub(crate) fn rebuild(&self, why: &Error) -> Result<MovedAside> {
         self.db.rebuild(why)

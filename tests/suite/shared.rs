@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use redb::{
-    Database, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition,
-    TableHandle as _,
-};
+use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableDefinition, TableHandle as _};
 use redtail::{Config, Kind, Replica, Replicator, Source, Value};
 use tempfile::TempDir;
 
