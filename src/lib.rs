@@ -30,6 +30,9 @@ mod config;
 mod cursor;
 mod error;
 mod fault;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 mod record;
 mod replica;

@@ -103,6 +103,12 @@ pub(crate) fn seal(body: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Any bytes as a record whose checksum fits.
+#[cfg(any(fuzzing, test))]
+pub(crate) fn with_checksum(flags: u8, shape: u16, body: &[u8]) -> Vec<u8> {
+    [&Header { flags, shape }.bytes(body)[..], body].concat()
+}
+
 /// What [`seal`] was given.
 pub(crate) fn unseal(bytes: &[u8]) -> Result<&[u8]> {
     opened(bytes).map(|(_, body)| body)
