@@ -48,6 +48,7 @@ fn definition(no: TableNo, by_sweep: bool) -> TableState {
         fingerprint: 7,
         null_keys: false,
         reconcile,
+        kept: crate::window::Kept::default(),
     }
 }
 
