@@ -110,10 +110,9 @@ impl Health {
             return error;
         }
         match self.now() {
-            Condition::Unsynced(what) => Error::new(Kind::Replica, what),
+            Condition::Unsynced(what) | Condition::Full(what) => Error::new(Kind::Replica, what),
             Condition::Damaged(what) => Error::new(Kind::Damaged, what),
             Condition::Failed(what) => Error::new(Kind::Io, what),
-            Condition::Full(what) => Error::new(Kind::Replica, what),
             Condition::Good => error,
         }
     }

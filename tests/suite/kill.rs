@@ -157,8 +157,8 @@ fn killed_in_every_phase_of_its_life_it_ends_equal() {
         match phase {
             "backfill" => std::fs::remove_file(&replica).unwrap(),
             "rebuild" => {
-                let file = std::fs::OpenOptions::new().write(true).open(&replica).unwrap();
-                file.set_len(5000).unwrap();
+                let cut = std::fs::OpenOptions::new().write(true).open(&replica).unwrap();
+                cut.set_len(5000).unwrap();
             }
             "drain" => writer.wait_more(300),
             _ => {}

@@ -78,7 +78,7 @@ fn a_soak_with_schema_changes_and_kills_ends_equal_and_nothing_creeps() {
         oracle.script(&source, &["DELETE FROM event WHERE id < (SELECT max(id) - 20000 FROM event)"]);
         if chance.one_in(40) {
             changes += 1;
-            let change = if changes % 10 == 0 {
+            let sql = if changes % 10 == 0 {
                 vec!["DROP TABLE side".to_owned(), side.to_owned()]
             } else {
                 vec![
@@ -86,7 +86,7 @@ fn a_soak_with_schema_changes_and_kills_ends_equal_and_nothing_creeps() {
                     "INSERT INTO side(body) VALUES ('x')".to_owned(),
                 ]
             };
-            oracle.script(&source, &change);
+            oracle.script(&source, &sql);
         }
         if chance.one_in(100) {
             kills += 1;

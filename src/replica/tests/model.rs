@@ -100,7 +100,7 @@ impl World {
             let no = self.next_no;
             self.next_no += 1;
             self.tables.insert(no, BTreeMap::new());
-            changes.push(Change::Define(no, Box::new(definition(no, no % 3 == 0))));
+            changes.push(Change::Define(no, Box::new(definition(no, no.is_multiple_of(3)))));
         }
         if self.tables.len() > 2 && chance.one_in(20) {
             let no = self.any(chance);
@@ -162,7 +162,7 @@ impl World {
 
     /// A range as reconcile reads it: what lies in it is what the source has, and nothing else.
     fn range(&mut self, no: TableNo, chance: &mut Chance) -> Change {
-        let by_sweep = no % 3 == 0;
+        let by_sweep = no.is_multiple_of(3);
         let rows = self.tables.get_mut(&no).unwrap();
         let after = if by_sweep { -1 } else { chance.below(KEYS).cast_signed() - 1 };
         let last =

@@ -112,9 +112,9 @@ fn fail_at(n: u64, how: How) {
     }
     machine.fails(None);
     if how == How::Power {
-        machine.lose_power(&mut Chance(n))
+        machine.lose_power(&mut Chance(n));
     } else {
-        machine.kill()
+        machine.kill();
     }
     go_on(&machine, &Arc::new(Health::new())).unwrap_or_else(|e| panic!("{how:?} at {n}, then: {e}"));
 }
