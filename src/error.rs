@@ -26,11 +26,13 @@ pub enum Kind {
     Divergence,
     /// The replica is held by another process.
     Locked,
-    /// The replica's file is damaged, or of a newer format.
+    /// The replica's file is damaged: what it holds is not what was written.
     Damaged,
-    /// A file operation on the source failed.
+    /// The replica's file has a newer format than this redtail reads.
+    Newer,
+    /// A file operation on the source, or one on the replica that may pass, failed.
     Io,
-    /// The replica could not be written: its disk is full, or a file operation failed.
+    /// The replica could not be written: its disk is full, or an fsync failed.
     Replica,
     /// Another process follows the source as this consumer: the replica must become another one.
     Taken,

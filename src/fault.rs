@@ -2,20 +2,60 @@
 //!
 //! Compiled into debug builds only; a release build has none of it. `REDTAIL_FAULT` names one.
 
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, not(test)))]
 fn is(name: &str) -> bool {
     static FAULT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     FAULT.get_or_init(|| std::env::var("REDTAIL_FAULT").unwrap_or_default()) == name
 }
 
-#[cfg(not(debug_assertions))]
+#[cfg(not(any(debug_assertions, test)))]
 fn is(_: &str) -> bool {
     false
+}
+
+#[cfg(test)]
+thread_local! {
+    static FAULT: std::cell::Cell<&'static str> = const { std::cell::Cell::new("") };
+}
+
+#[cfg(test)]
+fn is(name: &str) -> bool {
+    FAULT.get() == name
+}
+
+/// Runs a test's work with one fault, on this thread alone.
+#[cfg(test)]
+pub(crate) fn with<T>(name: &'static str, work: impl FnOnce() -> T) -> T {
+    FAULT.set(name);
+    let done = work();
+    FAULT.set("");
+    done
 }
 
 /// `cursor-apart`: the cursor is committed before, and apart from, its rows.
 pub(crate) fn cursor_apart() -> bool {
     is("cursor-apart")
+}
+
+/// `lying-fsync`: the disk says that bytes are safe, and they are not (the simulated disk of tests only).
+#[cfg(test)]
+pub(crate) fn lying_fsync() -> bool {
+    is("lying-fsync")
+}
+
+/// `early-ack`: a window is called durable before fsync.
+pub(crate) fn early_ack() -> bool {
+    is("early-ack")
+}
+
+/// `checksum-off`: neither records nor blocks of the file are compared with their checksums.
+pub(crate) fn checksum_off() -> bool {
+    is("checksum-off")
+}
+
+/// `on-nfs`: every file seems to lie on a network file system.
+pub(crate) fn on_nfs() -> bool {
+    is("on-nfs")
 }
 
 /// `drop-delta`: every seventh delta is lost.

@@ -153,7 +153,7 @@ fn take_number(key: &mut &[u8]) -> Option<Value> {
     let bits = if ordered >> 63 == 1 { ordered & !(1 << 63) } else { !ordered };
     let below = f64::from_bits(bits);
     let exact = below.is_finite() && below.fract().to_bits() << 1 == 0;
-    let whole = below as i128 + i128::from(u16::from_be_bytes(*rest));
+    let whole = (below as i128).saturating_add(i128::from(u16::from_be_bytes(*rest)));
     Some(match i64::try_from(whole) {
         Ok(i) if exact => Value::Integer(i),
         _ => Value::Real(below),
@@ -240,5 +240,9 @@ mod tests {
         }
         assert_eq!(decode(&[TEXT, b'a', 0], &[Collation::Binary]), None);
         assert_eq!(decode(&[NULL, NULL], &[Collation::Binary]), None);
+        // Found by random bytes: nothing is added to infinity.
+        let mut beyond = key(&Value::Real(f64::INFINITY), Collation::Binary);
+        beyond[10] = 1;
+        assert_eq!(decode(&beyond, &[Collation::Binary]), Some(vec![Value::Real(f64::INFINITY)]));
     }
 }

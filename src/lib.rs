@@ -30,6 +30,9 @@ mod config;
 mod cursor;
 mod error;
 mod fault;
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+pub mod fuzz;
 mod key;
 mod record;
 mod replica;
@@ -44,7 +47,7 @@ pub use capture::consumers::Consumer;
 pub use config::{Changelog, Config, Durability, KeepLatest, OnDivergence, TableConfig, Wants};
 pub use cursor::{LogId, Nonce, Position};
 pub use error::{Error, Kind, Result};
-pub use replica::{Difference, Replica, Row, Scan, Snapshot, TableInfo};
+pub use replica::{Compacted, Difference, MovedAside, Replica, Row, Scan, Snapshot, Space, TableInfo};
 pub use replicator::{Progress, Replicator, State, Verified};
 pub use schema::{Column, Table, is_numeric};
 pub use source::{Installed, Skipped, Source};

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::cursor::{Cursor, LogId, Nonce, Position};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
-use crate::replica::{Applied, Difference, Replica, Writer};
+use crate::replica::{Applied, Compacted, Condition, Difference, Replica, Writer};
 use crate::source::acknowledge::{Acknowledging, Written};
 use crate::source::local::{self, Observer, Windows};
 use crate::source::retry::Retry;
@@ -25,6 +25,8 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 /// A source that was looked at this recently, and had nothing new, is level with the replica.
 const LEVEL_FOR: Duration = Duration::from_secs(1);
+/// How long to wait before a window is read again for which the replica's disk had no room.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
 /// Follows one source into one replica.
 pub struct Replicator {
@@ -38,10 +40,12 @@ pub struct Replicator {
     session: OnceLock<Nonce>,
 }
 
-/// A comparison that a running replicator is asked for: it has the source and the replica's only writer.
-struct Ask {
-    goal: Goal,
-    reply: oneshot::Sender<Result<Verified>>,
+/// What a running replicator is asked for: it has the source and the replica's only writer.
+enum Ask {
+    /// To compare them.
+    Verify(Goal, oneshot::Sender<Result<Verified>>),
+    /// To give the file's unused space back.
+    Compact(oneshot::Sender<Result<Compacted>>),
 }
 
 /// What a replicator is doing.
@@ -59,6 +63,8 @@ pub enum State {
     Following,
     /// The source cannot be read for now; trying again.
     Retrying,
+    /// The replica's disk has no room; waiting for it. What is in the replica stays readable.
+    DiskFull,
 }
 
 impl State {
@@ -71,6 +77,7 @@ impl State {
             Self::CatchingUp => "catching-up",
             Self::Following => "following",
             Self::Retrying => "retrying",
+            Self::DiskFull => "disk-full",
         }
     }
 }
@@ -239,15 +246,34 @@ impl Observer for Watch {
 struct Session {
     stop: Arc<crate::source::local::Stop>,
     done: oneshot::Receiver<(Result<()>, Writer)>,
+    /// The replica's disk had no room: the source was let go in the middle of a window.
+    released: bool,
 }
 
 impl Session {
-    /// Lets the window at hand be applied, and ends.
-    async fn end(self) -> Result<()> {
+    /// Lets the window at hand be applied, and ends. Without room on the disk it is forgotten instead.
+    async fn end(mut self, replica: &Replica) -> Result<()> {
         self.stop.set();
-        let (ended, _) = self.done.await.map_err(|_| Error::stopped())?;
+        let mut condition = replica.condition();
+        let full = async { condition.wait_for(|c| matches!(c, Condition::Full(_))).await.map(drop) };
+        let done = tokio::select! {
+            done = &mut self.done => done,
+            _ = full => {
+                replica.set_waits(false);
+                self.stop.release();
+                return self.done.await.map(|_| ()).map_err(|_| Error::stopped());
+            }
+        };
+        let (ended, _) = done.map_err(|_| Error::stopped())?;
         ended
     }
+}
+
+/// What a session is left for.
+enum Left {
+    Done(Result<()>, Box<Writer>),
+    Shutdown,
+    Asked(Ask),
 }
 
 fn verified(ended: Ended) -> Verified {
@@ -300,14 +326,18 @@ impl Replicator {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut asked = self.asked.lock().await;
         loop {
-            let ask = match self.attempt(Goal::Follow, shutdown.as_mut(), &mut asked).await? {
-                Ended::Asked(ask) => ask,
+            let (goal, reply) = match self.attempt(Goal::Follow, shutdown.as_mut(), &mut asked).await? {
+                Ended::Asked(Ask::Verify(goal, reply)) => (goal, reply),
+                Ended::Asked(Ask::Compact(reply)) => {
+                    let _ = reply.send(self.compacted().await);
+                    continue;
+                }
                 Ended::Stopped | Ended::Done(_) => return Ok(()),
             };
             let (_none, mut nobody) = mpsc::channel(1);
-            let found = self.attempt(ask.goal, shutdown.as_mut(), &mut nobody).await;
+            let found = self.attempt(goal, shutdown.as_mut(), &mut nobody).await;
             let stopped = matches!(found, Ok(Ended::Stopped));
-            let _ = ask.reply.send(found.map(verified));
+            let _ = reply.send(found.map(verified));
             if stopped {
                 return Ok(());
             }
@@ -335,8 +365,27 @@ impl Replicator {
             return self.until_done(goal).await.map(verified);
         }
         let (reply, replied) = oneshot::channel();
-        self.asks.send(Ask { goal, reply }).await.map_err(|_| Error::stopped())?;
+        self.asks.send(Ask::Verify(goal, reply)).await.map_err(|_| Error::stopped())?;
         replied.await.map_err(|_| Error::stopped())?
+    }
+
+    /// As [`Replica::compact`], between two windows if this is running.
+    ///
+    /// # Errors
+    /// As [`Replica::compact`].
+    pub async fn compact(&self) -> Result<Compacted> {
+        if self.asked.try_lock().is_ok() {
+            return self.compacted().await;
+        }
+        let (reply, replied) = oneshot::channel();
+        self.asks.send(Ask::Compact(reply)).await.map_err(|_| Error::stopped())?;
+        replied.await.map_err(|_| Error::stopped())?
+    }
+
+    async fn compacted(&self) -> Result<Compacted> {
+        let replica = self.replica.clone();
+        let work = tokio::task::spawn_blocking(move || replica.compact());
+        work.await.map_err(|e| Error::new(Kind::Replica, format!("replica: {e}")))?
     }
 
     /// Works towards a goal that has an end; nothing but that or an error stops it.
@@ -373,31 +422,54 @@ impl Replicator {
         mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
         asked: &mut mpsc::Receiver<Ask>,
     ) -> Result<Ended> {
-        self.recognise().await?;
+        self.replica.set_waits(true);
         let mut retry = Retry::new();
+        let mut recognised = false;
         loop {
             let before = self.progress.borrow().position;
-            let claim = self.enroll().await?;
-            let mut session = self.begin(goal.clone(), &claim)?;
-            let (ended, writer) = tokio::select! {
-                done = &mut session.done => done.map_err(|_| Error::new(Kind::Replica, "the replica's thread panicked"))?,
-                () = shutdown.as_mut() => {
-                    let ended = session.end().await;
-                    self.settle(claim).await;
-                    return ended.map(|()| Ended::Stopped);
+            let left = match self.prepare(&mut recognised, &goal).await {
+                Ok((mut session, enrolled)) => {
+                    match self.left(&mut session, shutdown.as_mut(), asked).await? {
+                        Left::Shutdown => {
+                            let ended = session.end(&self.replica).await;
+                            self.settle(enrolled).await;
+                            return ended.map(|()| Ended::Stopped);
+                        }
+                        Left::Asked(ask) => {
+                            return session.end(&self.replica).await.map(|()| Ended::Asked(ask));
+                        }
+                        Left::Done(Ok(()), _) if session.released => Err(Error::stopped()),
+                        Left::Done(Ok(()), writer) => Ok((writer, enrolled)),
+                        Left::Done(Err(e), _) => Err(e),
+                    }
                 }
-                Some(ask) = asked.recv() => return session.end().await.map(|()| Ended::Asked(ask)),
+                Err(e) => Err(e),
             };
-            session.stop.set();
-            let error = match ended {
-                Ok(()) => {
-                    self.settle(claim).await;
-                    return Ok(Ended::Done(Box::new(writer)));
+            let error = match (left, self.damage()) {
+                (Err(e), Some(_)) if !matches!(goal, Goal::Follow | Goal::CatchUp) => return Err(e),
+                (_, Some(damage)) => {
+                    self.mend(&damage)?;
+                    recognised = false;
+                    continue;
                 }
-                Err(e) if e.is_transient() => e,
-                Err(e) => return Err(e),
+                (Ok((writer, enrolled)), None) => {
+                    self.settle(enrolled).await;
+                    return Ok(Ended::Done(writer));
+                }
+                (Err(e), None) => e,
             };
-            drop(writer);
+            // The source was let go while the disk was full. Whether there is room again shows by trying.
+            if error.kind() == Kind::Stopped {
+                tokio::select! {
+                    () = tokio::time::sleep(ROOM_AGAIN) => {}
+                    () = shutdown.as_mut() => return Ok(Ended::Stopped),
+                }
+                self.replica.assume_room();
+                continue;
+            }
+            if !error.is_transient() {
+                return Err(error);
+            }
             if self.progress.borrow().position != before {
                 retry.reset();
             }
@@ -409,6 +481,18 @@ impl Replicator {
                 () = shutdown.as_mut() => return Ok(Ended::Stopped),
             }
         }
+    }
+
+    /// Sees to it that the replica is of use and follows this source, and starts a session.
+    async fn prepare(&self, recognised: &mut bool, goal: &Goal) -> Result<(Session, Enrolled)> {
+        self.replica.ready()?;
+        if !*recognised {
+            self.recognise().await?;
+            *recognised = true;
+        }
+        let enrolled = self.enroll().await?;
+        let session = self.begin(goal.clone(), &enrolled)?;
+        Ok((session, enrolled))
     }
 
     /// Says who this replica is to its source. A replica whose file was copied, and whose copy has
@@ -471,6 +555,61 @@ impl Replicator {
         }
     }
 
+    /// Waits for what a session is left for. Says so while the disk is full, and ends a session whose replica
+    /// was found damaged by a reader.
+    async fn left(
+        &self,
+        session: &mut Session,
+        mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+        asked: &mut mpsc::Receiver<Ask>,
+    ) -> Result<Left> {
+        let mut condition = self.replica.condition();
+        loop {
+            let now = condition.borrow_and_update().clone();
+            let full = matches!(now, Condition::Full(_));
+            match now {
+                Condition::Full(what) => {
+                    session.released = true;
+                    session.stop.release();
+                    if self.progress.borrow().state != State::DiskFull {
+                        tracing::warn!("{what}; waiting for room");
+                    }
+                    self.progress.send_modify(|p| (p.state, p.error) = (State::DiskFull, Some(what)));
+                }
+                Condition::Damaged(_) => session.stop.set(),
+                Condition::Good | Condition::Failed(_) | Condition::Unsynced(_) => {}
+            }
+            tokio::select! {
+                done = &mut session.done => {
+                    session.stop.set();
+                    let (ended, writer) = done.map_err(|_| Error::new(Kind::Replica, "the replica's thread panicked"))?;
+                    return Ok(Left::Done(ended, Box::new(writer)));
+                }
+                () = shutdown.as_mut() => return Ok(Left::Shutdown),
+                Some(ask) = asked.recv(), if !full => return Ok(Left::Asked(ask)),
+                Ok(()) = condition.changed() => {}
+            }
+        }
+    }
+
+    /// What is damaged, if the replica is.
+    fn damage(&self) -> Option<Error> {
+        match &*self.replica.condition().borrow() {
+            Condition::Damaged(what) => Some(Error::new(Kind::Damaged, what.clone())),
+            _ => None,
+        }
+    }
+
+    /// Puts a new replica in the place of a damaged one.
+    fn mend(&self, damage: &Error) -> Result<()> {
+        self.replica.rebuild(damage)?;
+        self.progress.send_modify(|p| {
+            (p.position, p.durable_seq, p.horizon, p.consistent) = (None, 0, 0, false);
+            p.state = State::Reconciling;
+        });
+        Ok(())
+    }
+
     /// Starts both threads, from what the replica has durably.
     fn begin(&self, goal: Goal, enrolled: &Enrolled) -> Result<Session> {
         let start = self.replica.start()?;
@@ -490,7 +629,7 @@ impl Replicator {
         };
         let thread = std::thread::Builder::new().name("redtail-replica".into());
         thread.spawn(work).map_err(|e| Error::new(Kind::Replica, format!("cannot start a thread: {e}")))?;
-        Ok(Session { stop, done })
+        Ok(Session { stop, done, released: false })
     }
 
     /// Refuses a replica of another source, and remembers where this one is.

@@ -4,7 +4,7 @@
 //! to. Windows that have arrived meanwhile join the transaction; it never waits for one to arrive.
 
 use super::{
-    CURSOR, META, NEXT, PAST, PIECES, ROWS, Replica, SEEN, TABLES, count_name, failed, meta, prefix,
+    CURSOR, META, NEXT, PAST, PIECES, ROWS, Replica, SEEN, TABLES, count_name, failed, guard, meta, prefix,
 };
 use crate::config::Durability;
 use crate::error::{Error, Kind, Result};
@@ -13,8 +13,10 @@ use crate::record::state::{TableState, encode_cursor, encode_past, encode_table}
 use crate::record::{Delta, Deltas, has_long, pieces, seal};
 use crate::value::Value;
 use crate::window::{Change, End, Piece, REMEMBER, Remembered, TableNo};
+use futures::FutureExt as _;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
+use std::panic::AssertUnwindSafe;
 use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
@@ -71,6 +73,8 @@ pub(crate) struct Writer {
     remembered: u64,
     /// When the oldest commit that is not on disk yet was made.
     unsynced: Option<Instant>,
+    /// The stream of windows ended with an error: it is not the replica's.
+    source_failed: bool,
 }
 
 /// redb's tables of one write transaction.
@@ -95,12 +99,14 @@ impl Writer {
     pub fn new(replica: &Replica, durability: Durability) -> Result<Self> {
         let start = replica.start()?;
         let read = replica.db.begin_read()?;
-        let mut counts = BTreeMap::new();
-        for (no, _) in &start.tables {
-            let count =
-                meta(&read, &count_name(*no))?.and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-            counts.insert(*no, count);
-        }
+        let counts = replica.guarded(|| {
+            let mut counts = BTreeMap::new();
+            for (no, _) in &start.tables {
+                let count = meta(&read, &count_name(*no))?.and_then(|b| b.try_into().ok());
+                counts.insert(*no, count.map_or(0, u64::from_le_bytes));
+            }
+            Ok(counts)
+        })?;
         let by_sweep = |(_, t): &&(TableNo, TableState)| t.reconcile.as_ref().is_some_and(|p| p.by_sweep);
         let sweeping = start.tables.iter().filter(by_sweep).map(|(no, _)| *no).collect();
         Ok(Self {
@@ -114,11 +120,26 @@ impl Writer {
             copied: 0,
             remembered: 0,
             unsynced: None,
+            source_failed: false,
         })
     }
 
     /// Applies windows until the stream ends. Returns once everything that was applied is on disk.
+    ///
+    /// # Errors
+    /// The stream's own, and the replica's, by what caused them.
     pub async fn run(
+        &mut self,
+        pieces: mpsc::Receiver<Result<Piece>>,
+        publish: impl FnMut(Applied),
+    ) -> Result<()> {
+        // What a panic leaves behind is given up: the next session has a new writer.
+        let ended = AssertUnwindSafe(self.apply(pieces, publish)).catch_unwind().await;
+        let ended = ended.unwrap_or_else(|panic| Err(guard::panicked(panic.as_ref())));
+        if self.source_failed { ended } else { self.replica.db.watched.noted(ended) }
+    }
+
+    async fn apply(
         &mut self,
         pieces: mpsc::Receiver<Result<Piece>>,
         mut publish: impl FnMut(Applied),
@@ -139,16 +160,22 @@ impl Writer {
                 _ => pieces.next().await,
             };
             let Some(first) = next else { break };
-            let Some(applied) = self.transaction(first?, &mut pieces).await? else { break };
+            let first = self.received(first)?;
+            let Some(applied) = self.transaction(first, &mut pieces).await? else { break };
             publish(applied);
         }
         if self.unsynced.is_some() { self.sync(&mut publish) } else { Ok(()) }
     }
 
+    fn received(&mut self, piece: Result<Piece>) -> Result<Piece> {
+        self.source_failed = piece.is_err();
+        piece
+    }
+
     /// Puts everything that is visible on disk: an empty commit with fsync.
     fn sync(&mut self, publish: &mut impl FnMut(Applied)) -> Result<()> {
         let start = self.replica.start()?;
-        self.replica.db.begin_write()?.commit().map_err(failed)?;
+        self.commit(self.replica.db.begin_write()?)?;
         self.unsynced = None;
         if let Some(cursor) = start.cursor {
             let at = Instant::now();
@@ -156,6 +183,11 @@ impl Writer {
             publish(Applied { end, at, durable: true, copied: 0, reconciling: self.reconciling() });
         }
         Ok(())
+    }
+
+    /// A commit that finds no room on the disk waits for it.
+    fn commit(&self, txn: redb::WriteTransaction) -> Result<()> {
+        self.replica.db.watched.health.committing(|| txn.commit().map_err(failed))
     }
 
     fn reconciling(&self) -> Vec<String> {
@@ -169,7 +201,7 @@ impl Writer {
         first: Piece,
         pieces: &mut ReceiverStream<Result<Piece>>,
     ) -> Result<Option<Applied>> {
-        let db = self.replica.db.clone();
+        let db = std::sync::Arc::clone(&self.replica.db);
         if let (true, Some(end)) = (fault::cursor_apart(), &first.end) {
             let txn = db.begin_write()?;
             let cursor = encode_cursor(&end.cursor)?;
@@ -198,14 +230,20 @@ impl Writer {
             self.close(&mut open, &touched, &end)?;
             end
         };
-        txn.commit().map_err(failed)?;
+        self.commit(txn)?;
         let at = Instant::now();
         if lazy {
             self.unsynced.get_or_insert(at);
         }
         self.copied += touched.copied;
         let reconciling = self.reconciling();
-        Ok(Some(Applied { end, at, durable: !lazy, copied: touched.copied, reconciling }))
+        Ok(Some(Applied {
+            end,
+            at,
+            durable: !lazy || fault::early_ack(),
+            copied: touched.copied,
+            reconciling,
+        }))
     }
 
     /// Applies pieces up to the end of a window, and those windows that are there by then.
@@ -229,7 +267,7 @@ impl Writer {
                 merged += 1;
             }
             piece = match pieces.next().await {
-                Some(piece) => piece?,
+                Some(piece) => self.received(piece)?,
                 None => return Ok(None),
             };
         }

@@ -1,16 +1,27 @@
 //! The replica: rows, cursor and state in one redb file.
 //!
-//! The only floor that names redb. `open` makes and opens the file, `apply` is the one write, `scan`
-//! reads. redb's tables here: META (format, identity, cursor), TABLES (what is known of each table),
-//! ROWS (`table number + canonical key` to record) and PIECES (the parts of long values).
+//! The only floor that names redb. `disk` is the storage under redb, `open` makes and opens the file, `slot`
+//! keeps it open for readers and the writer, `apply` is the one write, `scan` reads; `damage` moves a
+//! file aside that cannot be trusted. redb's tables here: META (format, identity, cursor), TABLES (what is
+//! known of each table), ROWS (`table number + canonical key` to record) and PIECES (the parts of long values).
 
 mod apply;
+mod damage;
+mod disk;
+mod guard;
+mod health;
 mod open;
+mod place;
 mod range;
 mod scan;
+mod slot;
+#[cfg(test)]
+mod tests;
 
 pub use apply::Difference;
 pub(crate) use apply::{Applied, Writer};
+pub use damage::MovedAside;
+pub(crate) use health::Condition;
 pub use scan::{Row, Scan, Snapshot, TableInfo};
 
 use crate::config::Config;
@@ -19,12 +30,14 @@ use crate::error::{Error, Kind, Result};
 use crate::record::state::{TableState, decode_cursor, decode_past, decode_table};
 use crate::record::unseal;
 use crate::window::{Remembered, Start, TableNo};
-use redb::{
-    Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition,
-    WriteTransaction,
-};
+use guard::{failed, guarded};
+use health::Health;
+use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition};
+use slot::{Held, Slot};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("redtail.meta");
 const TABLES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("redtail.tables");
@@ -33,6 +46,8 @@ const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.ro
 const SEEN: TableDefinition<'_, &[u8], ()> = TableDefinition::new("redtail.seen");
 /// The last entries that were applied, by the last one of each window.
 const PAST: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("redtail.past");
+/// Empty; it says that the database is an application's own.
+const SHARED_MARK: TableDefinition<'_, u8, ()> = TableDefinition::new(damage::SHARED_MARK);
 const PIECES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.pieces");
 
 const FORMAT: &str = "format";
@@ -44,67 +59,114 @@ const CONSUMER: &str = "consumer";
 /// A replica: open once, read from any number of threads.
 #[derive(Clone)]
 pub struct Replica {
-    db: Db,
+    db: Arc<Slot>,
     path: PathBuf,
+    /// The file's length when it was opened, in bytes.
+    opened_len: u64,
 }
 
-/// An open file: to write it, or only to read it.
-#[derive(Clone)]
-enum Db {
-    Writing(Arc<Database>),
-    Reading(Arc<ReadOnlyDatabase>),
+/// What a replica's file costs, and who holds old pages in it.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Space {
+    /// The file's length, in bytes; 0 for a shared database.
+    pub bytes: u64,
+    /// How much it has grown since it was opened here, in bytes.
+    pub grown: u64,
+    /// Snapshots that are held now.
+    pub snapshots: usize,
+    /// How long the oldest of them has been held: what was deleted or replaced since then keeps its place.
+    pub oldest_snapshot: Option<Duration>,
 }
 
-impl Db {
-    fn begin_read(&self) -> Result<ReadTransaction> {
-        match self {
-            Self::Writing(db) => db.begin_read(),
-            Self::Reading(db) => db.begin_read(),
-        }
-        .map_err(failed)
-    }
-
-    fn begin_write(&self) -> Result<WriteTransaction> {
-        match self {
-            Self::Writing(db) => db.begin_write().map_err(failed),
-            Self::Reading(_) => Err(Error::usage("replica: it was opened to read only")),
-        }
-    }
+/// What compacting came to.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Compacted {
+    /// The file's length before, in bytes.
+    pub before: u64,
+    /// The file's length after, in bytes.
+    pub after: u64,
 }
+
+/// What a shared database is called in messages.
+const SHARED: &str = "(shared database)";
 
 impl Replica {
-    /// Opens a replica, or makes a new one where there is no file.
+    /// Opens a replica to bring it up to date, or makes a new one where there is no file.
+    ///
+    /// A damaged file is moved aside (`FILE.damaged-UNIXTIME`), and a new one made: a replica can always be
+    /// made again from its source.
     ///
     /// # Errors
-    /// `Locked` if another process holds it, `Usage` if the file is no replica, `Damaged` if it is one
-    /// that cannot be read.
+    /// `Locked` if another process holds it, `Newer` if its format is, `Usage` if the file is no replica.
     pub fn open(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
         let path = path.as_ref();
-        let db = open::open(path, config.cache_bytes, true)?;
-        Ok(Self { db: Db::Writing(Arc::new(db)), path: path.to_owned() })
+        match Self::open_as_it_is(path, config, true) {
+            Err(e) if e.kind() == Kind::Damaged => {
+                damage::move_aside(path, &e)?;
+                Self::open_as_it_is(path, config, true)
+            }
+            opened => opened,
+        }
     }
 
-    /// Opens a replica that must exist.
+    /// Opens a replica that must exist; a damaged one is left as it is.
     ///
     /// # Errors
-    /// As [`Replica::open`], and `Usage` if there is no such file.
+    /// As [`Replica::open`], `Usage` if there is no such file, and `Damaged`.
     pub fn open_existing(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
-        let path = path.as_ref();
-        let db = open::open(path, config.cache_bytes, false)?;
-        Ok(Self { db: Db::Writing(Arc::new(db)), path: path.to_owned() })
+        Self::open_as_it_is(path.as_ref(), config, false)
     }
 
-    /// Opens a replica that must exist, only to read it: the file is not changed, unless its last writer
-    /// was killed and it has to be recovered first.
+    fn open_as_it_is(path: &Path, config: &Config, create: bool) -> Result<Self> {
+        let health = Arc::new(Health::new());
+        let db = open::open(path, config.cache_bytes, create, &health)?;
+        Self::holding(path, config, Held::Writing(db), health)
+    }
+
+    /// Opens a replica that must exist, only to read it: the file is not changed, even if its last writer was
+    /// killed.
     ///
     /// # Errors
     /// As [`Replica::open_existing`].
     pub fn open_to_read(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
         let path = path.as_ref();
-        match open::open_to_read(path, config.cache_bytes)? {
-            Some(db) => Ok(Self { db: Db::Reading(Arc::new(db)), path: path.to_owned() }),
-            None => Self::open_existing(path, config),
-        }
+        let health = Arc::new(Health::new());
+        let db = open::open_to_read(path, config.cache_bytes, &health)?;
+        Self::holding(path, config, Held::Reading(db), health)
+    }
+
+    /// Keeps the replica in a database that the application has open, beside its own tables: only tables whose
+    /// names begin with `redtail.` are touched. Damage is reported, and never moved aside; pages are
+    /// verified only as far as redb does, records always.
+    ///
+    /// # Errors
+    /// `Newer` or `Damaged` if redtail's tables in it are.
+    pub fn share(db: Arc<Database>) -> Result<Self> {
+        let path = Path::new(SHARED);
+        guarded(|| {
+            let read = db.begin_read().map_err(failed)?;
+            if read.open_table(META).is_ok() {
+                return open::recognise(&read, path);
+            }
+            let txn = db.begin_write().map_err(failed)?;
+            open::make_tables(&txn)?;
+            txn.open_table(SHARED_MARK).map_err(failed)?;
+            txn.commit().map_err(failed)
+        })?;
+        Self::holding(path, &Config::default(), Held::Shared(db), Arc::new(Health::new()))
+    }
+
+    fn holding(path: &Path, config: &Config, held: Held, health: Arc<Health>) -> Result<Self> {
+        let db = Slot::new(path.to_owned(), config.cache_bytes, held, health);
+        let replica = Self { db, path: path.to_owned(), opened_len: length(path) };
+        // What every start needs is read once, so that damage in it is found now.
+        replica
+            .start()
+            .and_then(|_| replica.source())
+            .map_err(|e| if e.to_string().contains(SHARED) { e } else { e.during(path.display()) })?;
+        Ok(replica)
     }
 
     /// Where the file is.
@@ -114,29 +176,81 @@ impl Replica {
     }
 
     /// A consistent view of everything that is committed now. A view that is held for long keeps old
-    /// pages in the file.
+    /// pages in the file ([`Replica::space`] tells). It ends with an error if the file has to be opened again.
     ///
     /// # Errors
     /// `Damaged` if the state cannot be read.
     pub fn snapshot(&self) -> Result<Snapshot> {
-        Snapshot::new(self.db.begin_read()?)
+        Snapshot::new(self.db.begin_read()?, self.db.watched.ticket())
+    }
+
+    /// The files of this replica that were found damaged, moved aside, and are still there; oldest first.
+    #[must_use]
+    pub fn moved_aside(&self) -> Vec<MovedAside> {
+        damage::moved_aside(&self.path)
+    }
+
+    /// What the file costs, and who holds old pages in it.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        let bytes = length(&self.path);
+        let (snapshots, oldest_snapshot) = self.db.watched.readers();
+        Space { bytes, grown: bytes.saturating_sub(self.opened_len), snapshots, oldest_snapshot }
+    }
+
+    /// Gives space back that deleted and replaced rows have left. Nobody reads or writes the replica meanwhile:
+    /// new snapshots wait.
+    ///
+    /// # Errors
+    /// `Unavailable` while a snapshot is held; `Usage` for a replica opened to read, or a shared one.
+    pub fn compact(&self) -> Result<Compacted> {
+        let before = length(&self.path);
+        self.db.compact()?;
+        Ok(Compacted { before, after: length(&self.path) })
+    }
+
+    /// Sees to it that the file is open and of use, after an I/O error too.
+    pub(crate) fn ready(&self) -> Result<()> {
+        self.db.ready()
+    }
+
+    /// How the file is doing, now and whenever that changes.
+    pub(crate) fn condition(&self) -> watch::Receiver<Condition> {
+        self.db.watched.health.watch()
+    }
+
+    /// Whether writing waits for room on the disk, or fails for want of it.
+    pub(crate) fn set_waits(&self, waits: bool) {
+        self.db.watched.health.set_waits(waits);
+    }
+
+    /// There may be room again: what comes next finds out.
+    pub(crate) fn assume_room(&self) {
+        self.db.watched.health.room();
+    }
+
+    /// Moves the damaged file aside and goes on with a new one.
+    pub(crate) fn rebuild(&self, why: &Error) -> Result<MovedAside> {
+        self.db.rebuild(why)
     }
 
     /// What a stream of windows starts from.
     pub(crate) fn start(&self) -> Result<Start> {
         let read = self.db.begin_read()?;
-        Ok(Start {
-            cursor: cursor(&read)?,
-            tables: tables(&read)?,
-            next_no: number(&read, NEXT)?.unwrap_or(1),
-            past: past(&read)?,
+        self.guarded(|| {
+            Ok(Start {
+                cursor: cursor(&read)?,
+                tables: tables(&read)?,
+                next_no: number(&read, NEXT)?.unwrap_or(1),
+                past: past(&read)?,
+            })
         })
     }
 
     /// The source that this replica follows, as it was given; `None` before the first window.
     pub(crate) fn source(&self) -> Result<Option<String>> {
         let read = self.db.begin_read()?;
-        Ok(meta(&read, SOURCE)?.map(|b| String::from_utf8_lossy(&b).into_owned()))
+        self.guarded(|| Ok(meta(&read, SOURCE)?.map(|b| String::from_utf8_lossy(&b).into_owned())))
     }
 
     /// The id under which the source knows this replica; `None` before it has followed any.
@@ -151,7 +265,7 @@ impl Replica {
     /// the newest last; `None` before the first one.
     pub(crate) fn consumer(&self) -> Result<Option<(Nonce, Vec<Nonce>)>> {
         let read = self.db.begin_read()?;
-        let bytes = meta(&read, CONSUMER)?.unwrap_or_default();
+        let bytes = self.guarded(|| meta(&read, CONSUMER))?.unwrap_or_default();
         let mut nonces = bytes.chunks_exact(16).filter_map(|b| b.try_into().ok().map(Nonce));
         Ok(nonces.next().map(|id| (id, nonces.collect())))
     }
@@ -164,17 +278,26 @@ impl Replica {
 
     fn set_meta(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let txn = self.db.begin_write()?;
-        txn.open_table(META)
-            .map_err(failed)?
-            .insert(name, crate::record::seal(bytes).as_slice())
-            .map_err(failed)?;
-        txn.commit().map_err(failed)
+        self.guarded(|| {
+            let bytes = crate::record::seal(bytes);
+            txn.open_table(META).map_err(failed)?.insert(name, bytes.as_slice()).map_err(failed)?;
+            txn.commit().map_err(failed)
+        })
     }
 
     /// Remembers which source this replica follows.
     pub(crate) fn set_source(&self, source: &str) -> Result<()> {
         self.set_meta(SOURCE, source.as_bytes())
     }
+
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.db.watched.noted(guarded(work))
+    }
+}
+
+/// The length of a file, in bytes; 0 where there is none.
+fn length(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |m| m.len())
 }
 
 fn meta(read: &ReadTransaction, name: &str) -> Result<Option<Vec<u8>>> {
@@ -223,18 +346,4 @@ fn count_name(no: TableNo) -> String {
 /// Where a table's rows begin in ROWS.
 fn prefix(no: TableNo) -> [u8; 4] {
     no.to_be_bytes()
-}
-
-/// redb's many errors, in the classes that matter here.
-fn failed(e: impl Into<redb::Error>) -> Error {
-    let e = e.into();
-    let kind = match &e {
-        redb::Error::DatabaseAlreadyOpen => Kind::Locked,
-        redb::Error::Corrupted(_)
-        | redb::Error::UpgradeRequired(_)
-        | redb::Error::TableTypeMismatch { .. }
-        | redb::Error::TableDoesNotExist(_) => Kind::Damaged,
-        _ => Kind::Replica,
-    };
-    Error::new(kind, format!("replica: {e}"))
 }

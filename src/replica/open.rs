@@ -1,121 +1,210 @@
 //! Makes and opens the replica's file.
 //!
 //! A new file is made under a temporary name, synced, linked to its own name and its folder synced: a
-//! crash meanwhile leaves no half-made replica, and two that make one at once do not share it.
+//! crash meanwhile leaves no half-made replica, and two that make one at once do not share it. A file that
+//! is there is verified whole by redb while it is opened, as after a crash: it may have been damaged since.
 
-use super::{FORMAT, META, PAST, PIECES, ROWS, SEEN, TABLES, failed};
+use super::disk::{Disk, Peek};
+use super::guard::{failed, guarded, is_damage};
+use super::health::Health;
+use super::{FORMAT, META, PAST, PIECES, ROWS, SEEN, TABLES};
 use crate::error::{Error, Kind, Result};
 use crate::record::{self, seal};
 use crate::source::sql::plain;
+use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadOnlyDatabase, ReadTransaction, ReadableDatabase as _, StorageError,
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, StorageBackend, StorageError,
+    TableError, TableHandle as _, WriteTransaction,
 };
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 
 /// The first bytes of every redb file (redb's design.md).
 const MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
+/// The length of redb's header, in bytes.
+const HEADER: u64 = 320;
+/// Where the versions of redb's two commit slots lie, and the newest that redb 4 reads.
+const SLOTS: [usize; 2] = [64, 192];
+const REDB_FORMAT: u8 = 3;
 
-pub(super) fn open(path: &Path, cache_bytes: usize, create: bool) -> Result<Database> {
+pub(super) fn open(path: &Path, cache_bytes: usize, create: bool, health: &Arc<Health>) -> Result<Database> {
     let shown = path.display();
-    let mut builder = Builder::new();
-    builder.set_cache_size(cache_bytes);
+    super::place::refuse_network(path)?;
     match fs::metadata(path) {
         Ok(m) if m.is_dir() => Err(Error::usage(format!("replica {shown}: a folder; give a file"))),
-        Ok(_) => open_existing(&builder, path),
-        Err(e) if e.kind() == io::ErrorKind::NotFound && create => make(&builder, path),
-        Err(e) => Err(Error::usage(format!("replica {shown}: {}", plain(&e)))),
+        Ok(_) => {
+            let mut options = fs::OpenOptions::new();
+            let file = options.read(true).write(true).open(path).map_err(|e| cannot(path, &e))?;
+            let head = Head::of(&file, path)?;
+            let disk = Disk::new(backend(file, path)?, Arc::clone(health), shown.to_string());
+            database(disk, path, cache_bytes, head)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound && create => make(path, cache_bytes, health),
+        Err(e) => Err(cannot(path, &e)),
     }
 }
 
-fn open_existing(builder: &Builder, path: &Path) -> Result<Database> {
-    let db = builder.open(path).map_err(|e| refused(e, path))?;
-    recognise(&db.begin_read().map_err(failed)?, path)?;
-    Ok(db)
-}
-
-/// Opens a file without changing it; `None` if its last writer was killed, so that it must be recovered.
-pub(super) fn open_to_read(path: &Path, cache_bytes: usize) -> Result<Option<ReadOnlyDatabase>> {
+/// Opens a file without changing it, whether or not its last writer was killed.
+pub(super) fn open_to_read(path: &Path, cache_bytes: usize, health: &Arc<Health>) -> Result<Database> {
     let shown = path.display();
+    super::place::refuse_network(path)?;
     match fs::metadata(path) {
         Ok(m) if m.is_dir() => return Err(Error::usage(format!("replica {shown}: a folder; give a file"))),
         Ok(_) => {}
-        Err(e) => return Err(Error::usage(format!("replica {shown}: {}", plain(&e)))),
+        Err(e) => return Err(cannot(path, &e)),
     }
-    let db = match Builder::new().set_cache_size(cache_bytes).open_read_only(path) {
-        Ok(db) => db,
-        Err(DatabaseError::RepairAborted) => return Ok(None),
-        Err(e) => return Err(refused(e, path)),
-    };
-    recognise(&db.begin_read().map_err(failed)?, path)?;
-    Ok(Some(db))
+    let file = File::open(path).map_err(|e| cannot(path, &e))?;
+    let head = Head::of(&file, path)?;
+    let disk = Disk::new(backend(file, path)?, Arc::clone(health), shown.to_string());
+    database(Peek::new(disk).map_err(|e| cannot(path, &e))?, path, cache_bytes, head)
+}
+
+fn backend(file: File, path: &Path) -> Result<FileBackend> {
+    FileBackend::new(file).map_err(|e| failed(e).during(path.display()))
+}
+
+fn cannot(path: &Path, e: &io::Error) -> Error {
+    Error::usage(format!("replica {}: {}", path.display(), plain(e)))
+}
+
+/// What the first bytes of a file say.
+#[derive(Clone, Copy)]
+pub(super) struct Head {
+    newer: bool,
+}
+
+impl Head {
+    /// # Errors
+    /// `Usage` if it is no redb file, `Damaged` if it was one.
+    fn of(file: &File, path: &Path) -> Result<Self> {
+        let mut bytes = Vec::new();
+        file.take(HEADER).read_to_end(&mut bytes).map_err(|e| cannot(path, &e))?;
+        Self::parse(&bytes, path)
+    }
+
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
+        let shown = path.display();
+        let same = MAGIC.iter().zip(bytes).filter(|(a, b)| a == b).count();
+        if bytes.is_empty() {
+            return Err(damaged(path, "it is empty"));
+        }
+        if same + 1 < MAGIC.len().min(bytes.len()) || same < 3 {
+            return Err(Error::usage(format!("replica {shown}: not a redtail replica; give another file")));
+        }
+        if same < MAGIC.len() || (bytes.len() as u64) < HEADER {
+            return Err(damaged(path, "its first bytes are not what redb writes"));
+        }
+        let mut versions = SLOTS.iter().filter_map(|at| bytes.get(*at));
+        Ok(Self { newer: versions.all(|v| *v > REDB_FORMAT) })
+    }
+}
+
+fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
+    let what = what.to_string();
+    let what = what.trim_start_matches("replica: ").trim_start_matches("DB corrupted: ");
+    Error::new(Kind::Damaged, format!("replica {}: damaged: {what}", path.display()))
+}
+
+/// Opens a database in this storage, every page of it verified.
+pub(super) fn database(
+    storage: impl StorageBackend,
+    path: &Path,
+    cache_bytes: usize,
+    head: Head,
+) -> Result<Database> {
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
+    guarded(|| {
+        let db = builder.create_with_backend(storage).map_err(|e| refused(e, path, head))?;
+        recognise(&db.begin_read().map_err(failed)?, path)?;
+        Ok(db)
+    })
+    .map_err(|e| {
+        if e.kind() == Kind::Damaged && !e.to_string().contains("damaged: ") { damaged(path, e) } else { e }
+    })
 }
 
 /// Why redb would not open a file.
-fn refused(e: DatabaseError, path: &Path) -> Error {
+fn refused(e: DatabaseError, path: &Path, head: Head) -> Error {
     let shown = path.display();
     match e {
         DatabaseError::DatabaseAlreadyOpen => held(path),
-        DatabaseError::Storage(StorageError::Io(e)) if e.kind() == io::ErrorKind::PermissionDenied => {
-            Error::usage(format!("replica {shown}: permission denied"))
+        DatabaseError::Storage(StorageError::Io(e)) if !is_damage(&e) => {
+            Error::new(Kind::Replica, format!("replica {shown}: {}", plain(&e)))
         }
-        _ if !is_redb(path) => {
-            Error::usage(format!("replica {shown}: not a redtail replica; give another file"))
-        }
-        e => failed(e).during(shown),
+        _ if head.newer => Error::new(
+            Kind::Newer,
+            format!("replica {shown}: a file of a newer redb; use a newer redtail, or give another file"),
+        ),
+        e => damaged(path, failed(e)),
     }
 }
 
 /// Whether this redb file is a replica of a format that is known here.
-fn recognise(read: &ReadTransaction, path: &Path) -> Result<()> {
+pub(super) fn recognise(read: &ReadTransaction, path: &Path) -> Result<()> {
     let shown = path.display();
-    let Ok(meta) = read.open_table(META) else {
-        return Err(Error::usage(format!(
-            "replica {shown}: a redb file, but not a redtail replica; give another file"
-        )));
+    let meta = match read.open_table(META) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) => {
+            if read.list_tables().map_err(failed)?.any(|t| t.name().starts_with("redtail.")) {
+                return Err(damaged(path, "its first table is not there"));
+            }
+            let what = "a redb file, but not a redtail replica; give another file";
+            return Err(Error::usage(format!("replica {shown}: {what}")));
+        }
+        Err(e) => return Err(failed(e)),
     };
-    let format = meta.get_owned(FORMAT).map_err(failed)?;
-    let format = format.map(|v| record::unseal(v.value()).map(|b| b.first().copied())).transpose()?.flatten();
-    match format {
-        Some(record::FORMAT) => Ok(()),
-        Some(newer) => Err(Error::new(
-            Kind::Damaged,
+    let Some(format) = meta.get_owned(FORMAT).map_err(failed)? else {
+        return Err(damaged(path, "it has no format"));
+    };
+    match record::stored_format(format.value())? {
+        record::FORMAT => Ok(()),
+        newer => Err(Error::new(
+            Kind::Newer,
             format!(
                 "replica {shown}: has format {newer}, this redtail reads {}; use a newer redtail",
                 record::FORMAT
             ),
         )),
-        None => Err(Error::new(Kind::Damaged, format!("replica {shown}: has no format"))),
     }
 }
 
+/// Makes redtail's tables.
+pub(super) fn make_tables(txn: &WriteTransaction) -> Result<()> {
+    txn.open_table(META)
+        .map_err(failed)?
+        .insert(FORMAT, seal(&[record::FORMAT]).as_slice())
+        .map_err(failed)?;
+    txn.open_table(TABLES).map_err(failed)?;
+    txn.open_table(ROWS).map_err(failed)?;
+    txn.open_table(PIECES).map_err(failed)?;
+    txn.open_table(PAST).map_err(failed)?;
+    txn.open_table(SEEN).map_err(failed)?;
+    Ok(())
+}
+
+/// Makes a new replica in an empty storage.
+pub(super) fn create(storage: impl StorageBackend, cache_bytes: usize) -> Result<Database> {
+    let mut builder = Builder::new();
+    let db = builder.set_cache_size(cache_bytes).create_with_backend(storage).map_err(failed)?;
+    let txn = db.begin_write().map_err(failed)?;
+    make_tables(&txn)?;
+    txn.commit().map_err(failed)?;
+    Ok(db)
+}
+
 /// Makes a new replica; if another process was quicker, opens that one.
-fn make(builder: &Builder, path: &Path) -> Result<Database> {
+fn make(path: &Path, cache_bytes: usize, health: &Arc<Health>) -> Result<Database> {
     let shown = path.display();
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.join(format!(".{name}.new-{}", std::process::id()));
     let made = (|| -> Result<Database> {
-        let file =
-            private_file(&temporary).map_err(|e| Error::usage(format!("replica {shown}: {}", plain(&e))))?;
-        drop(file);
-        let db = builder.create(&temporary).map_err(failed)?;
-        let txn = db.begin_write().map_err(failed)?;
-        txn.open_table(META)
-            .map_err(failed)?
-            .insert(FORMAT, seal(&[record::FORMAT]).as_slice())
-            .map_err(failed)?;
-        txn.open_table(TABLES).map_err(failed)?;
-        txn.open_table(ROWS).map_err(failed)?;
-        txn.open_table(PIECES).map_err(failed)?;
-        txn.open_table(PAST).map_err(failed)?;
-        txn.open_table(SEEN).map_err(failed)?;
-        txn.commit().map_err(failed)?;
-        Ok(db)
+        let file = private_file(&temporary).map_err(|e| cannot(path, &e))?;
+        let disk = Disk::new(backend(file, path)?, Arc::clone(health), shown.to_string()).marked();
+        create(disk, cache_bytes).map_err(|e| e.during(path.display()))
     })();
     let linked = made.and_then(|db| match fs::hard_link(&temporary, path) {
         Ok(()) => Ok(Some(db)),
@@ -123,25 +212,28 @@ fn make(builder: &Builder, path: &Path) -> Result<Database> {
         Err(e) => Err(Error::new(Kind::Replica, format!("replica {shown}: {}", plain(&e)))),
     });
     let _ = fs::remove_file(&temporary);
-    let Some(db) = linked? else { return open_existing(builder, path) };
-    fs::File::open(folder)
+    let Some(db) = linked? else { return open(path, cache_bytes, false, health) };
+    File::open(folder)
         .and_then(|f| f.sync_all())
         .map_err(|e| Error::new(Kind::Replica, format!("replica {shown}: {e}")))?;
     Ok(db)
 }
 
+/// The folder of a file, by a name that can be opened.
+pub(super) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(p) if !p.as_os_str().is_empty() => p,
+        _ => Path::new("."),
+    }
+}
+
 /// An empty file that only its owner may read: a replica holds what the source holds.
-fn private_file(path: &Path) -> io::Result<fs::File> {
+fn private_file(path: &Path) -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.read(true).write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
-}
-
-fn is_redb(path: &Path) -> bool {
-    let mut magic = [0; MAGIC.len()];
-    fs::File::open(path).and_then(|mut f| f.read_exact(&mut magic)).is_ok() && magic == MAGIC
 }
 
 fn held(path: &Path) -> Error {

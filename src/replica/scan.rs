@@ -1,5 +1,6 @@
 //! Reads the replica: one consistent view, rows straight from the page.
 
+use super::slot::Ticket;
 use super::{PIECES, ROWS, apply::after_all, count_name, cursor, failed, meta, prefix, tables};
 use crate::cursor::{Cursor, Position};
 use crate::error::{Error, Kind, Result};
@@ -22,6 +23,7 @@ pub struct Snapshot {
     read: ReadTransaction,
     cursor: Option<Cursor>,
     tables: Vec<Held>,
+    ticket: Arc<Ticket>,
 }
 
 /// A table in a snapshot, with the shapes its rows may have.
@@ -47,15 +49,15 @@ pub struct TableInfo {
 }
 
 impl Snapshot {
-    pub(super) fn new(read: ReadTransaction) -> Result<Self> {
-        let cursor = cursor(&read)?;
+    pub(super) fn new(read: ReadTransaction, ticket: Arc<Ticket>) -> Result<Self> {
+        let (cursor, tables) = ticket.guarded(|| Ok((cursor(&read)?, tables(&read)?)))?;
         let held = |(no, state): (TableNo, TableState)| {
             let mut shapes = state.former.clone();
             shapes.push((state.shape, state.table.clone()));
             Held { no, state, shapes: Arc::new(shapes) }
         };
-        let tables = tables(&read)?.into_iter().map(held).collect();
-        Ok(Self { read, cursor, tables })
+        let tables = tables.into_iter().map(held).collect();
+        Ok(Self { read, cursor, tables, ticket })
     }
 
     /// Up to where the source's history is applied; `None` in a replica that has seen no source.
@@ -90,7 +92,7 @@ impl Snapshot {
                 reconciling: held.state.reconcile.as_ref().map(|p| p.copied),
             })
         };
-        self.tables.iter().map(info).collect()
+        self.ticket.guarded(|| self.tables.iter().map(info).collect())
     }
 
     /// The definition of a table by its name, compared as SQLite compares names.
@@ -127,10 +129,12 @@ impl Snapshot {
         let mut name = prefix(held.no).to_vec();
         let joined = held.state.table.key.nullable.then_some(ValueRef::Null);
         held.state.table.key.encode(&mut name, key.iter().map(Value::as_ref).chain(joined));
-        let rows: Bytes = self.read.open_table(ROWS).map_err(failed)?;
-        let Some(record) = rows.get_owned(name.as_slice()).map_err(failed)? else { return Ok(None) };
-        let pieces = self.read.open_table(PIECES).map_err(failed)?;
-        Row::new(name, record, &held.shapes, &pieces).map(Some)
+        self.ticket.guarded(|| {
+            let rows: Bytes = self.read.open_table(ROWS).map_err(failed)?;
+            let Some(record) = rows.get_owned(name.as_slice()).map_err(failed)? else { return Ok(None) };
+            let pieces = self.read.open_table(PIECES).map_err(failed)?;
+            Row::new(name, record, &held.shapes, &pieces, &self.ticket).map(Some)
+        })
     }
 
     /// All rows of a table, in key order.
@@ -139,13 +143,17 @@ impl Snapshot {
     /// `Usage` for an unknown table.
     pub fn scan(&self, table: &str) -> Result<Scan> {
         let held = self.held(table)?;
-        let rows: Bytes = self.read.open_table(ROWS).map_err(failed)?;
-        let pieces = self.read.open_table(PIECES).map_err(failed)?;
-        let lower = prefix(held.no);
-        let upper = after_all(&lower);
-        let upper = upper.as_ref().map(Vec::as_slice);
-        let range = rows.range_owned::<&[u8]>((Bound::Included(lower.as_slice()), upper)).map_err(failed)?;
-        Ok(Scan { range, shapes: Arc::clone(&held.shapes), pieces })
+        self.ticket.guarded(|| {
+            let rows: Bytes = self.read.open_table(ROWS).map_err(failed)?;
+            let pieces = self.read.open_table(PIECES).map_err(failed)?;
+            let lower = prefix(held.no);
+            let upper = after_all(&lower);
+            let upper = upper.as_ref().map(Vec::as_slice);
+            let range =
+                rows.range_owned::<&[u8]>((Bound::Included(lower.as_slice()), upper)).map_err(failed)?;
+            let (shapes, ticket) = (Arc::clone(&held.shapes), Arc::clone(&self.ticket));
+            Ok(Scan { range, shapes, pieces, ticket, ended: false })
+        })
     }
 }
 
@@ -154,18 +162,26 @@ pub struct Scan {
     range: OwnedRange<&'static [u8], &'static [u8]>,
     shapes: Shapes,
     pieces: Bytes,
+    ticket: Arc<Ticket>,
+    /// After an error nothing more is read.
+    ended: bool,
 }
 
 impl Iterator for Scan {
     type Item = Result<Row>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let entry = self.range.next()?;
-        Some(
-            entry.map_err(failed).and_then(|(name, record)| {
-                Row::new(name.value().to_vec(), record, &self.shapes, &self.pieces)
-            }),
-        )
+        if self.ended {
+            return None;
+        }
+        let Self { range, shapes, pieces, ticket, .. } = self;
+        let next = ticket.guarded(|| {
+            let Some(entry) = range.next() else { return Ok(None) };
+            let (name, record) = entry.map_err(failed)?;
+            Row::new(name.value().to_vec(), record, shapes, pieces, ticket).map(Some)
+        });
+        self.ended = next.is_err();
+        next.transpose()
     }
 }
 
@@ -176,6 +192,8 @@ pub struct Row {
     shapes: Shapes,
     shape: usize,
     long: HashMap<usize, Vec<u8>>,
+    /// The row's page belongs to its snapshot.
+    _ticket: Arc<Ticket>,
 }
 
 impl Row {
@@ -184,6 +202,7 @@ impl Row {
         record: OwnedAccessGuard<&'static [u8]>,
         shapes: &Shapes,
         pieces: &Bytes,
+        ticket: &Arc<Ticket>,
     ) -> Result<Self> {
         let archived = Archived::new(record.value())?;
         let shape = shapes
@@ -200,7 +219,7 @@ impl Row {
                 }
             }
         }
-        Ok(Self { record, name, shapes: Arc::clone(shapes), shape, long })
+        Ok(Self { record, name, shapes: Arc::clone(shapes), shape, long, _ticket: Arc::clone(ticket) })
     }
 
     /// The definition by which this row was read from the source.

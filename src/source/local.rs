@@ -249,7 +249,13 @@ impl<O: Observer> Follower<O> {
 
     fn send(&self, piece: Piece) -> Result<()> {
         self.check_stop()?;
-        self.out.blocking_send(Ok(piece)).map_err(|_| Error::stopped())
+        // A replica that cannot be written for now must not keep this snapshot open.
+        futures::executor::block_on(async {
+            tokio::select! {
+                sent = self.out.send(Ok(piece)) => sent.map_err(|_| Error::stopped()),
+                () = self.stop.released() => Err(Error::stopped()),
+            }
+        })
     }
 
     fn in_snapshot(&mut self, read_at: Instant) -> Result<Outcome> {

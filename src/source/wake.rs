@@ -166,6 +166,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 /// Tells a source's thread to end, and wakes it for that.
 pub(crate) struct Stop {
     set: AtomicBool,
+    released: tokio::sync::watch::Sender<bool>,
     #[cfg(target_os = "linux")]
     bell: Option<rustix::fd::OwnedFd>,
 }
@@ -174,6 +175,7 @@ impl Stop {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             set: AtomicBool::new(false),
+            released: tokio::sync::watch::Sender::new(false),
             #[cfg(target_os = "linux")]
             bell: rustix::event::eventfd(
                 0,
@@ -186,6 +188,17 @@ impl Stop {
     pub fn set(&self) {
         self.set.store(true, Ordering::SeqCst);
         self.ring();
+    }
+
+    /// Ends the thread even while it hands on a window: nobody takes what it has read.
+    pub fn release(&self) {
+        self.set();
+        self.released.send_replace(true);
+    }
+
+    /// Ready once [`Stop::release`] was called.
+    pub async fn released(&self) {
+        let _ = self.released.subscribe().wait_for(|released| *released).await;
     }
 
     /// Wakes the thread without ending it.

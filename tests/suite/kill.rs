@@ -128,3 +128,75 @@ fn continues_from(run: &mut Run, durable: u64) -> u64 {
 fn seen_cursor(status: &serde_json::Value) -> u64 {
     status["cursor"].as_u64().unwrap_or_else(|| panic!("no cursor: {status:#}"))
 }
+
+/// What `run` is at when it is killed.
+const PHASES: [&str; 5] = ["backfill", "drain", "idle", "rebuild", "schema change"];
+
+/// Kills over all phases: 30, or what `REDTAIL_KILLS` says.
+fn kills() -> u64 {
+    std::env::var("REDTAIL_KILLS").map_or(30, |n| n.parse().expect("REDTAIL_KILLS is a number"))
+}
+
+#[test]
+fn killed_in_every_phase_of_its_life_it_ends_equal() {
+    let test = "killed_in_every_phase_of_its_life_it_ends_equal";
+    let Some(mut oracle) = Oracle::start(test) else { return };
+    let mut chance = Chance::new(test);
+    let folder = TempDir::new().unwrap();
+    let redtail = Redtail::new(folder.path()).with_env("REDTAIL_CHUNK_ROWS", "500");
+    let (source, replica) = (redtail.path("source.db"), redtail.path("replica.redb"));
+    let side = "CREATE TABLE side(id INTEGER PRIMARY KEY, body TEXT)";
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+        INSERT INTO side SELECT i, printf('side %d %060d', i, i) FROM n";
+    oracle.script(&source, &["PRAGMA journal_mode = WAL", EVENTS, side, fill]);
+    redtail.sync("source.db", "replica.redb");
+
+    let mut writer = Writer::start(&source, Ledger::default(), chance.fork());
+    for kill in 0..kills() {
+        let phase = PHASES[usize::try_from(kill).unwrap() % PHASES.len()];
+        match phase {
+            "backfill" => std::fs::remove_file(&replica).unwrap(),
+            "rebuild" => {
+                let cut = std::fs::OpenOptions::new().write(true).open(&replica).unwrap();
+                cut.set_len(5000).unwrap();
+            }
+            "drain" => writer.wait_more(300),
+            _ => {}
+        }
+        let mut run = redtail.spawn_run("source.db", "replica.redb");
+        match phase {
+            "idle" => run.live(),
+            "schema change" => {
+                run.live();
+                oracle.script(&source, &[format!("ALTER TABLE side ADD COLUMN c{kill} DEFAULT {kill}")]);
+                if chance.one_in(2) {
+                    oracle.script(&source, &["DROP TABLE side", side, fill]);
+                }
+            }
+            _ => {}
+        }
+        writer.wait_more(chance.below(150));
+        run.kill9();
+        // It may have moved the damaged file aside, or not yet; three in a day would be too many.
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.to_string_lossy().contains(".damaged-") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        if kill % 10 == 9 || kill + 1 == kills() {
+            let ledger = writer.stop();
+            redtail.sync("source.db", "replica.redb");
+            let compared = compare(&mut oracle, &redtail, "source.db", "replica.redb");
+            assert!(compared.equal, "after {} kills, the last in {phase}: {compared:#?}", kill + 1);
+            assert_eq!(
+                oracle.integers(&source, Ledger::SELECT),
+                ledger.sums(),
+                "the source keeps its commits"
+            );
+            writer = Writer::start(&source, ledger, chance.fork());
+        }
+    }
+    writer.stop();
+    note(&format!("{test}: {} kills survived", kills()));
+}

@@ -19,14 +19,19 @@
 
 mod backfill;
 mod commands;
+mod damaged;
 mod errors;
 mod exact;
 mod identity;
 mod invisible;
 mod kill;
+mod large;
 mod migrations;
 mod neighbour;
 mod remove;
+mod room;
 mod sample;
+mod shared;
+mod soak;
 mod support;
 mod traps;

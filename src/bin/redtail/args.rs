@@ -90,6 +90,12 @@ pub enum Command {
     Prune,
     /// Print the configuration that is in force
     Config,
+    /// Give the space back that deleted and replaced rows have left in the replica
+    Compact {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Take capture out of the source; the replica given with -r, if any, may still follow it
     Remove {
         /// Even if other replicas follow it

@@ -5,7 +5,7 @@
 //! to say on stderr, if anything.
 
 use crate::status::Seen;
-use crate::{Exit, code_of, failure, read, status, verify};
+use crate::{Exit, code_of, compact, failure, read, status, verify};
 use redtail::{Error, Replica, Replicator, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
@@ -43,6 +43,9 @@ pub enum Request {
         repair: bool,
         json: bool,
     },
+    Compact {
+        json: bool,
+    },
 }
 
 /// Answers a request from the replica at hand, on behalf of a running replicator if there is one.
@@ -55,6 +58,13 @@ pub fn answer(request: Request, replica: &Replica, live: Option<&Replicator>, ou
         (Request::Verify { tables, repair, json }, Some(live)) => {
             let found = tokio::runtime::Handle::current().block_on(live.verify(&tables, repair))?;
             verify::write(&found, repair, json, out)
+        }
+        (Request::Compact { json }, live) => {
+            let done = match live {
+                Some(live) => tokio::runtime::Handle::current().block_on(live.compact()),
+                None => replica.compact(),
+            };
+            compact::write(done?, json, out)
         }
         (Request::Verify { .. }, None) => Err(Error::usage("verify needs the source; give -s SOURCE")),
     }

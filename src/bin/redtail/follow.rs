@@ -16,7 +16,12 @@ async fn open(settings: &Settings) -> Result<Arc<Replicator>> {
     let captured = source.head().await?.is_some();
     if path.exists() {
         // A replica of another source is refused before it is opened to be written.
-        source.recognise(&Replica::open_to_read(path, &settings.config)?).await?;
+        match Replica::open_to_read(path, &settings.config) {
+            Ok(replica) => source.recognise(&replica).await?,
+            // It cannot say what it follows; it is moved aside and made again.
+            Err(e) if e.kind() == Kind::Damaged => {}
+            Err(e) => return Err(e),
+        }
     }
     if !captured {
         folder_of(path)?;

@@ -7,6 +7,7 @@
 
 mod args;
 mod bench;
+mod compact;
 mod control;
 mod demo;
 mod follow;
@@ -27,6 +28,7 @@ use std::process::ExitCode;
 type Exit = redtail::Result<u8>;
 
 fn main() -> ExitCode {
+    quiet_redb();
     let args = match args::parse() {
         Ok(args) => args,
         Err(code) => return ExitCode::from(code),
@@ -49,6 +51,17 @@ fn main() -> ExitCode {
             ExitCode::from(code_of(&e))
         }
     }
+}
+
+/// A panic that redb meets on a damaged page is caught, and told in one line as the damage it is.
+fn quiet_redb() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let of_redb = panic.location().is_some_and(|at| at.file().contains("/redb-"));
+        if !of_redb {
+            say(panic);
+        }
+    }));
 }
 
 /// 2 for wrong input, 1 for a failure at work.
@@ -77,6 +90,7 @@ async fn dispatch(args: Args) -> Exit {
         Command::Get { table, key, typed } => read::get(&settings, table, key, typed).await,
         Command::Scan { table, typed } => read::scan(&settings, table, typed).await,
         Command::Dump { typed } => read::dump(&settings, typed).await,
+        Command::Compact { json } => compact::compact(&settings, json).await,
         Command::Demo { dir, seconds } => demo::demo(&dir, seconds).await,
         Command::Bench(bench) => bench::bench(&settings, bench).await,
     }

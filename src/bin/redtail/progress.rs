@@ -108,6 +108,7 @@ fn line(p: &Progress, begun: Instant) -> String {
             )
         }
         State::Following => format!("following: at {}", HumanCount(seq)),
+        State::DiskFull => format!("waiting for room: {}", p.error.as_deref().unwrap_or_default()),
         State::Retrying => format!("trying again: {}", p.error.as_deref().unwrap_or_default()),
         _ => "starting".to_owned(),
     }

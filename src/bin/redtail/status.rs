@@ -7,6 +7,7 @@ use redtail::{Progress, Replica, Replicator, Source};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use std::io::{self, Write};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// What a look at the source says.
 #[derive(Serialize, Deserialize)]
@@ -70,6 +71,8 @@ pub fn write(
 }
 
 fn describe(replica: &Replica, progress: Option<&Progress>, seen: Option<&Seen>) -> redtail::Result<Json> {
+    // Before this command's own snapshot.
+    let space = space(replica);
     let snapshot = replica.snapshot()?;
     let position = snapshot.position();
     let tables = snapshot.tables()?;
@@ -102,6 +105,8 @@ fn describe(replica: &Replica, progress: Option<&Progress>, seen: Option<&Seen>)
         "consumers": seen.map(|s| s.consumers.iter().map(|c| consumer(c, s.head)).collect::<Vec<_>>()),
         "tables": each.collect::<Vec<_>>(),
         "skipped": skipped.unwrap_or_default(),
+        "space": space,
+        "damaged": damaged(replica),
         "error": progress.and_then(|p| p.error.clone()),
         "live": progress.is_some(),
         "pid": progress.map(|_| std::process::id()),
@@ -114,6 +119,28 @@ fn consumer(c: &SeenConsumer, head: Option<u64>) -> Json {
         "acknowledged": c.acknowledged,
         "behind": head.map(|head| head.saturating_sub(c.acknowledged)),
         "unseen_seconds": c.unseen_seconds,
+    })
+}
+
+fn space(replica: &Replica) -> Json {
+    let space = replica.space();
+    json!({
+        "bytes": space.bytes,
+        "grown": space.grown,
+        "snapshots": space.snapshots,
+        "oldest_snapshot_seconds": space.oldest_snapshot.map(|age| age.as_secs_f64()),
+    })
+}
+
+/// The last time that this replica was found damaged, while the file that was moved aside is still there.
+fn damaged(replica: &Replica) -> Json {
+    let all = replica.moved_aside();
+    let Some(last) = all.last() else { return Json::Null };
+    let at = UNIX_EPOCH + Duration::from_secs(last.unix_time);
+    json!({
+        "moved_to": last.path,
+        "at": humantime::format_rfc3339_seconds(at).to_string(),
+        "files": all.len(),
     })
 }
 
@@ -131,6 +158,17 @@ fn for_people(said: &Json, out: &mut dyn Write) -> io::Result<()> {
     )?;
     if let Some(error) = said.get("error").and_then(Json::as_str) {
         writeln!(out, "error       {error}")?;
+    }
+    if let Some(space) = said.get("space") {
+        let of = |name: &str| space.get(name).map_or_else(String::new, plain);
+        writeln!(out, "space       {} bytes, {} more than when it was opened", of("bytes"), of("grown"))?;
+        if let Some(age) = space.get("oldest_snapshot_seconds").filter(|age| !age.is_null()) {
+            writeln!(out, "snapshots   {} held, the oldest for {age} s", of("snapshots"))?;
+        }
+    }
+    if let Some(damaged) = said.get("damaged").filter(|d| !d.is_null()) {
+        let of = |name: &str| damaged.get(name).map_or_else(String::new, plain);
+        writeln!(out, "damaged     at {}; the file was moved to {}", of("at"), of("moved_to"))?;
     }
     let list = |name: &str| said.get(name).and_then(Json::as_array).cloned().unwrap_or_default();
     for t in list("tables") {

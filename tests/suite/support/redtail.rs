@@ -103,8 +103,18 @@ impl Redtail {
 
     /// Starts `run`.
     pub(crate) fn spawn_run(&self, source: &str, replica: &str) -> Run {
+        self.spawned(self.command(Path::new(env!("CARGO_BIN_EXE_redtail"))), source, replica)
+    }
+
+    /// Starts `run` as a process that gets an error, and not a signal, when a file may not grow any more.
+    pub(crate) fn spawn_run_without_room(&self, source: &str, replica: &str) -> Run {
+        let mut command = self.command(Path::new("sh"));
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_redtail")]);
+        self.spawned(command, source, replica)
+    }
+
+    fn spawned(&self, mut command: Command, source: &str, replica: &str) -> Run {
         let messages = self.path("run.stderr");
-        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_redtail")));
         command.args(["run", "-s", source, "-r", replica]);
         command.stdout(Stdio::null()).stderr(File::create(&messages).unwrap());
         let child = command.spawn().expect("the binary starts");
@@ -196,7 +206,18 @@ impl Run {
         }
     }
 
-    fn said(&self) -> String {
+    /// Waits until the status, as this process tells it, is as wanted; answers it.
+    pub(crate) fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = poll(|| {
+            last = self.status();
+            wanted(&last).then(|| last.clone())
+        });
+        found.unwrap_or_else(|| panic!("not {what}, last: {last:#}; {}", self.said()))
+    }
+
+    /// What it has said on stderr so far.
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.messages).unwrap()
     }
 }

@@ -49,6 +49,10 @@ impl Settings {
         let shown = file.display();
         let text = std::fs::read_to_string(file)
             .map_err(|e| Error::usage(format!("config {shown}: {}", reason(&e))))?;
+        self.parse(&text, &shown.to_string())
+    }
+
+    fn parse(&mut self, text: &str, shown: &str) -> Result<()> {
         let table: Table = text.parse().map_err(|e: toml::de::Error| {
             let line =
                 e.span().map_or(1, |s| text.get(..s.start).unwrap_or_default().matches('\n').count() + 1);
@@ -125,4 +129,49 @@ impl Key {
 
 fn reason(e: &std::io::Error) -> String {
     if e.kind() == std::io::ErrorKind::NotFound { "no such file".to_owned() } else { e.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "source = \"app.db\"\nreplica = \"c.redb\"\ndurability = { interval_ms = 50 }\n\
+        on_divergence = \"stop\"\ncache_bytes = 67_108_864\nmax_snapshot = \"2s\"\ninclude = [\"*\"]\n\
+        [changelog]\nmax_rows = 10_000\nretain_min = \"1h\"\n[tables.episodes]\ncolumns = [\"a\", \"b\"]\n\
+        where = \"a IS NULL\"\nmask = { b = \"substr(b,1,2)\" }\nkeep_latest = { by = \"a\", rows = 1000 }\n";
+
+    /// `REDTAIL_FUZZ_ROUNDS` sets how many texts; `REDTAIL_SEED` which.
+    #[test]
+    fn no_text_makes_the_configuration_panic_and_what_is_refused_is_one_line() {
+        let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().expect("a number"));
+        let (rounds, seed) =
+            (number("REDTAIL_FUZZ_ROUNDS").unwrap_or(20_000), number("REDTAIL_SEED").unwrap_or(7));
+        let mut state = seed;
+        let mut below = |limit: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap() % limit
+        };
+        let edges =
+            ["-1", "9223372036854775808", "\"\"", "[]", "{}", "\0", "\u{FEFF}", "nan", "=", "\n", ".", "é"];
+        let mut refused = 0;
+        for round in 0..rounds {
+            let mut text: Vec<char> = GOOD.chars().collect();
+            for _ in 0..=below(3) {
+                let at = below(text.len());
+                let end = (at + below(8)).min(text.len());
+                text.splice(at..end, edges[below(edges.len())].chars());
+            }
+            let text: String = text.into_iter().collect();
+            let parsed = std::panic::catch_unwind(|| {
+                Settings { source: None, replica: None, config: Config::default() }.parse(&text, "f.toml")
+            });
+            let Ok(parsed) = parsed else { panic!("round {round} of seed {seed}: {text:?}") };
+            if let Err(e) = parsed {
+                refused += 1;
+                assert_eq!(e.to_string().lines().count(), 1, "{e}: {text:?}");
+                assert_eq!(e.kind(), redtail::Kind::Usage, "{e}");
+            }
+        }
+        assert!(refused * 2 > rounds, "{refused} of {rounds} texts were refused");
+    }
 }

@@ -1,0 +1,154 @@
+//! What reads bytes that may be anything, for the fuzz targets in `fuzz/` and for `cargo test`.
+//!
+//! Exists in tests and under `--cfg fuzzing` only. Each target must return whatever it is given: a panic, or a
+//! broken promise asserted here, is a bug.
+
+use crate::key::{self, Collation};
+use crate::record::{self, Archived, Place, state};
+
+/// Stored records as they are, and the same bytes with a checksum that fits, which the checksum would keep from
+/// being read at all.
+pub fn record(bytes: &[u8]) {
+    read(bytes);
+    let Some((shape, body)) = bytes.split_first_chunk::<3>() else { return };
+    let [flags, low, high] = *shape;
+    read(&record::with_checksum(flags, u16::from_le_bytes([low, high]), body));
+}
+
+fn read(bytes: &[u8]) {
+    if let Ok(row) = Archived::new(bytes) {
+        for column in 0..=row.len() {
+            if let Some(Place::Here(value)) = row.place(column) {
+                assert!(value.len() <= bytes.len(), "a value is larger than its record");
+            }
+        }
+    }
+    let _ = record::stored_format(bytes);
+    let _ = state::decode_cursor(bytes);
+    let _ = state::decode_past(bytes);
+    let _ = state::decode_table(bytes);
+}
+
+/// Canonical keys: what is read from one, written again and read again, stays as it is.
+pub fn key(bytes: &[u8]) {
+    let Some((first, key)) = bytes.split_first() else { return };
+    let collations: Vec<Collation> = (0..=first % 3)
+        .map(|i| match (first >> (2 + 2 * i)) & 3 {
+            0 | 3 => Collation::Binary,
+            1 => Collation::Nocase,
+            _ => Collation::Rtrim,
+        })
+        .collect();
+    let Some(values) = key::decode(key, &collations) else { return };
+    assert_eq!(values.len(), collations.len(), "as many values as components");
+    let write = |values: &[crate::Value]| {
+        let mut out = Vec::new();
+        for (value, collation) in values.iter().zip(&collations) {
+            key::push(&mut out, value.as_ref(), *collation);
+        }
+        out
+    };
+    let canonical = write(&values);
+    // A NOCASE text with a NUL keeps only its length behind it, so it is not followed further.
+    let whole = |v: &crate::Value| !matches!(v, crate::Value::Text(_) | crate::Value::Utf16le(_));
+    if collations.iter().all(|c| *c == Collation::Binary) || values.iter().all(whole) {
+        let again = key::decode(&canonical, &collations).map(|values| write(&values));
+        assert_eq!(again.as_ref(), Some(&canonical), "a canonical key reads back as itself");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Deltas;
+    use crate::value::ValueRef;
+
+    struct Chance(u64);
+
+    impl Chance {
+        fn below(&mut self, limit: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(self.0 >> 33).unwrap() % limit
+        }
+
+        fn byte(&mut self) -> u8 {
+            u8::try_from(self.below(256)).unwrap()
+        }
+
+        /// Changes a few bytes, cuts, doubles a part or puts another in.
+        fn mutate(&mut self, good: &[u8]) -> Vec<u8> {
+            let mut bytes = good.to_vec();
+            for _ in 0..=self.below(4) {
+                let at = self.below(bytes.len() + 1);
+                match self.below(6) {
+                    0 => bytes.truncate(at),
+                    1 => bytes.insert(at, self.byte()),
+                    2 => {
+                        let part = bytes[at..].iter().copied().take(16).collect::<Vec<u8>>();
+                        bytes.extend(part);
+                    }
+                    _ if at < bytes.len() => {
+                        let edge = [0, 1, 0x7F, 0x80, 0xFF, self.byte()];
+                        bytes[at] = edge[self.below(edge.len())];
+                    }
+                    _ => {}
+                }
+            }
+            bytes
+        }
+    }
+
+    /// `REDTAIL_FUZZ_ROUNDS` sets how many inputs; `REDTAIL_SEED` which.
+    fn rounds(default: u64) -> (u64, u64) {
+        let number = |name: &str| std::env::var(name).ok().map(|n| n.parse::<u64>().expect("a number"));
+        let seed = number("REDTAIL_SEED").unwrap_or(0x0F0F);
+        (number("REDTAIL_FUZZ_ROUNDS").unwrap_or(default), seed)
+    }
+
+    #[test]
+    fn no_bytes_make_the_record_decoder_panic() {
+        let mut deltas = Deltas::of(3);
+        let long = [5; 3000];
+        let values = [
+            ValueRef::Null,
+            ValueRef::Integer(-1),
+            ValueRef::Real(0.5),
+            ValueRef::Text(b"abc"),
+            ValueRef::Blob(&[0, 255]),
+            ValueRef::Blob(&long),
+            ValueRef::Utf16le(&[1, 0xD8]),
+        ];
+        deltas.put(b"k", &values).unwrap();
+        let row = deltas.iter().next().unwrap().record.unwrap().to_vec();
+        let cursor = state::encode_cursor(&crate::cursor::Cursor::default()).unwrap();
+        let past = state::encode_past(&[]).unwrap();
+        // Behind the header, as `record` puts its own in front.
+        let bare = |sealed: &[u8]| [&[0, 3, 0][..], &sealed[8..]].concat();
+        let good = [bare(&row), bare(&cursor), bare(&past), row, cursor];
+        let (rounds, seed) = rounds(20_000);
+        let mut chance = Chance(seed);
+        for round in 0..rounds {
+            let bytes = {
+                let from = chance.below(good.len());
+                chance.mutate(&good[from])
+            };
+            let survived = std::panic::catch_unwind(|| record(&bytes));
+            assert!(survived.is_ok(), "round {round} of seed {seed}: {bytes:02x?}");
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_the_key_decoder_panic() {
+        let mut good = vec![0b0000_0010];
+        for value in [ValueRef::Integer(5), ValueRef::Text(b"a\0b"), ValueRef::Real(-0.0)] {
+            key::push(&mut good, value, Collation::Binary);
+        }
+        let (rounds, seed) = rounds(50_000);
+        let mut chance = Chance(seed);
+        for round in 0..rounds {
+            let bytes = chance.mutate(&good);
+            let survived = std::panic::catch_unwind(|| key(&bytes));
+            assert!(survived.is_ok(), "round {round} of seed {seed}: {bytes:02x?}");
+        }
+    }
+}

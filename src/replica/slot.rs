@@ -1,0 +1,211 @@
+//! Where the open database is: readers and the writer borrow it from here for as long as one call.
+//!
+//! An I/O error makes redb refuse everything until the file is closed and opened again, and a damaged file
+//! has to make place for a new one. Both happen here, under the readers' feet: a view that was taken before
+//! ends with an error, the next one is of the new database.
+
+use super::damage::{self, MovedAside};
+use super::guard::{failed, guarded};
+use super::health::{Condition, Health};
+use super::open;
+use crate::error::{Error, Kind, Result};
+use redb::{CompactionError, Database, ReadTransaction, ReadableDatabase as _, WriteTransaction};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+pub(super) struct Slot {
+    pub path: PathBuf,
+    cache_bytes: usize,
+    db: RwLock<Held>,
+    pub watched: Arc<Watched>,
+}
+
+/// What a snapshot shares with the replica it came from: it keeps no file open.
+pub(super) struct Watched {
+    pub health: Arc<Health>,
+    readers: Mutex<Readers>,
+}
+
+#[derive(Default)]
+struct Readers {
+    next: u64,
+    since: BTreeMap<u64, Instant>,
+}
+
+pub(super) enum Held {
+    /// The file is ours.
+    Writing(Database),
+    /// Only looked at; what recovery wrote is in memory.
+    Reading(Database),
+    /// An application's own.
+    Shared(Arc<Database>),
+    /// It could not be opened again, and why.
+    Closed(String),
+}
+
+/// A snapshot that is held, as the replica knows it.
+pub(super) struct Ticket {
+    watched: Arc<Watched>,
+    id: u64,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut readers = self.watched.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.since.remove(&self.id);
+    }
+}
+
+impl Ticket {
+    /// Runs what reads the replica; damage that it meets is remembered, so that it is mended.
+    pub fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        self.watched.noted(guarded(work))
+    }
+}
+
+impl Watched {
+    fn new(health: Arc<Health>) -> Arc<Self> {
+        Arc::new(Self { health, readers: Mutex::default() })
+    }
+
+    pub fn ticket(self: &Arc<Self>) -> Arc<Ticket> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = readers.next;
+        readers.next += 1;
+        readers.since.insert(id, Instant::now());
+        Arc::new(Ticket { watched: Arc::clone(self), id })
+    }
+
+    /// How many snapshots are held, and the age of the oldest.
+    pub fn readers(&self) -> (usize, Option<Duration>) {
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        (readers.since.len(), readers.since.values().min().map(Instant::elapsed))
+    }
+
+    pub fn noted<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|e| {
+            if e.kind() == Kind::Damaged {
+                self.health.raise(Condition::Damaged(e.to_string()));
+            }
+            self.health.explain(e)
+        })
+    }
+}
+
+impl Slot {
+    pub fn new(path: PathBuf, cache_bytes: usize, held: Held, health: Arc<Health>) -> Arc<Self> {
+        Arc::new(Self { path, cache_bytes, db: RwLock::new(held), watched: Watched::new(health) })
+    }
+
+    pub fn begin_read(&self) -> Result<ReadTransaction> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        self.watched.noted(guarded(|| db.get()?.begin_read().map_err(failed)))
+    }
+
+    pub fn begin_write(&self) -> Result<WriteTransaction> {
+        let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*db, Held::Reading(_)) {
+            return Err(Error::usage("replica: it was opened to read only"));
+        }
+        self.watched.noted(guarded(|| db.get()?.begin_write().map_err(failed)))
+    }
+
+    /// Opens the file again after an I/O error, if there was one. The cursor is read again by who goes on.
+    pub fn ready(&self) -> Result<()> {
+        let closed = matches!(*self.db.read().unwrap_or_else(PoisonError::into_inner), Held::Closed(_));
+        if !closed && !matches!(self.watched.health.now(), Condition::Failed(_)) {
+            return Ok(());
+        }
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*db, Held::Shared(_)) {
+            return Err(self
+                .watched
+                .health
+                .explain(Error::new(Kind::Replica, "replica: an operation failed")));
+        }
+        self.close(&mut db);
+        let opened = open::open(&self.path, self.cache_bytes, false, &self.watched.health);
+        match opened {
+            Ok(opened) => *db = Held::Writing(opened),
+            Err(e) => {
+                *db = Held::Closed(e.to_string());
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a damaged file aside and makes a new one in its place; `Err` with the damage if it may not be moved.
+    pub fn rebuild(&self, why: &Error) -> Result<MovedAside> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        match *db {
+            Held::Shared(_) => {
+                let what = format!("{why}; the database is shared, so it is left as it is");
+                return Err(Error::new(Kind::Damaged, what));
+            }
+            Held::Reading(_) => return Err(Error::new(Kind::Damaged, why.to_string())),
+            Held::Writing(_) | Held::Closed(_) => {}
+        }
+        self.close(&mut db);
+        let moved = damage::move_aside(&self.path, why).inspect_err(|e| *db = Held::Closed(e.to_string()))?;
+        match open::open(&self.path, self.cache_bytes, true, &self.watched.health) {
+            Ok(opened) => *db = Held::Writing(opened),
+            Err(e) => {
+                *db = Held::Closed(e.to_string());
+                return Err(e);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Gives unused space back.
+    pub fn compact(&self) -> Result<()> {
+        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        let Held::Writing(db) = &mut *db else {
+            return Err(Error::usage("replica: only who holds its file alone can compact it"));
+        };
+        let done = guarded(|| {
+            db.compact().map_err(|e| match e {
+                CompactionError::Storage(e) => failed(e),
+                _ => Error::new(
+                    Kind::Unavailable,
+                    "replica: it is being read, and compacting waits for nobody; try again when no snapshot is held",
+                ),
+            })
+        });
+        self.watched.noted(done.map(|_| ()))
+    }
+
+    /// Closes what is open. Its end may panic on damaged pages; then the file is as it was after a kill.
+    fn close(&self, db: &mut Held) {
+        let held = std::mem::replace(db, Held::Closed("being opened again".to_owned()));
+        let _ = guarded(|| {
+            drop(held);
+            Ok(())
+        });
+        self.watched.health.reset();
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let db = self.db.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let held = std::mem::replace(db, Held::Closed("closed".to_owned()));
+        let _ = guarded(|| {
+            drop(held);
+            Ok(())
+        });
+    }
+}
+
+impl Held {
+    fn get(&self) -> Result<&Database> {
+        match self {
+            Self::Writing(db) | Self::Reading(db) => Ok(db),
+            Self::Shared(db) => Ok(db),
+            Self::Closed(why) => Err(Error::new(Kind::Io, format!("replica: not open now: {why}"))),
+        }
+    }
+}
