@@ -100,6 +100,22 @@ pub fn is_numeric(declared: &str) -> bool {
     !d.is_empty() && d != "ANY" && !["CHAR", "CLOB", "TEXT", "BLOB"].iter().any(|t| d.contains(t))
 }
 
+/// The type to which a CAST gives an expression the affinity of a column of this declared type, and the
+/// storage classes whose values such a CAST leaves as they are; `None` where there is no affinity.
+///
+/// `ANY` has one in ordinary tables and none in STRICT ones, and is left alone.
+#[must_use]
+pub(crate) fn affinity(declared: &str) -> Option<(&'static str, &'static str)> {
+    let d = declared.to_ascii_uppercase();
+    if is_real(&d) {
+        return Some(("REAL", "'real','null'"));
+    }
+    if is_numeric(&d) {
+        return Some(("NUMERIC", "'integer','real','null'"));
+    }
+    ["CHAR", "CLOB", "TEXT"].iter().any(|t| d.contains(t)).then_some(("TEXT", "'text','null'"))
+}
+
 /// SQLite's rule for a declared type: does a column of it turn integers into reals?
 #[must_use]
 pub(crate) fn is_real(declared: &str) -> bool {

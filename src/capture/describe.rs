@@ -351,7 +351,9 @@ fn mark_coerced(tables: &mut [SourceTable]) {
     let mut numeric_parents = HashSet::new();
     for t in tables.iter() {
         for (parent, from) in &t.foreign_keys {
-            if t.column(from).is_some_and(|c| is_numeric(&c.declared)) {
+            // ANY is numeric but in STRICT tables.
+            let numeric = |d: &str| is_numeric(d) || d.eq_ignore_ascii_case("any");
+            if t.column(from).is_some_and(|c| numeric(&c.declared)) {
                 numeric_parents.insert(parent.to_ascii_lowercase());
             }
         }

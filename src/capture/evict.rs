@@ -9,6 +9,7 @@ use super::describe::{SourceColumn, SourceTable, UniqueIndex};
 use super::sqltext;
 use super::triggers::{Op, enter, key_expressions};
 use crate::fault;
+use crate::schema::affinity;
 use crate::source::sql::quote;
 use std::collections::BTreeSet;
 
@@ -79,7 +80,7 @@ fn condition(t: &SourceTable, index: &UniqueIndex, event: Event) -> Option<Strin
         } else {
             let text = texts.get(n)?;
             used.extend(mentioned(t, text));
-            if let Some(new) = over_new(t, text, event) {
+            if let Some(new) = over_new(t, text, event, None) {
                 terms.push(format!("({text}) = {new} COLLATE {collate}"));
             }
         }
@@ -87,7 +88,8 @@ fn condition(t: &SourceTable, index: &UniqueIndex, event: Event) -> Option<Strin
     if let Some(predicate) = &predicate {
         used.extend(mentioned(t, predicate));
         terms.push(format!("({predicate})"));
-        terms.extend(over_new(t, predicate, event));
+        // In doubt it is fulfilled: an entry too many is none too few.
+        terms.extend(over_new(t, predicate, event, Some("1")));
     }
     let mut out = if terms.is_empty() { "1".to_owned() } else { terms.join(" AND ") };
     let generated = used.iter().any(|n| t.column(n).is_some_and(|c| c.hidden != 0));
@@ -152,7 +154,7 @@ fn new_value_within(t: &SourceTable, name: &str, within: &mut Vec<String>) -> St
             if !within.contains(&column.name) && made_of_defaults(t, expression, &mut Vec::new()) =>
         {
             within.push(column.name.clone());
-            let value = subquery(t, expression, within);
+            let value = subquery(t, expression, within, |value, _| value);
             within.pop();
             value
         }
@@ -178,24 +180,52 @@ fn made_of_defaults(t: &SourceTable, expression: &str, seen: &mut Vec<String>) -
     })
 }
 
-/// An expression over NEW's values under the columns' names.
-fn subquery(t: &SourceTable, expression: &str, within: &mut Vec<String>) -> String {
+/// An expression over NEW's values under the columns' names, each as `form` makes it of value and name.
+fn subquery(
+    t: &SourceTable,
+    expression: &str,
+    within: &mut Vec<String>,
+    form: impl Fn(String, &str) -> String,
+) -> String {
     let columns = mentioned(t, expression);
-    let named: Vec<String> =
-        columns.iter().map(|n| format!("{} AS {}", new_value_within(t, n, within), quote(n))).collect();
-    let named: Vec<String> = named.into_iter().chain(rowids(t, expression)).collect();
+    let named: Vec<String> = columns
+        .iter()
+        .map(|n| format!("{} AS {}", form(new_value_within(t, n, within), n), quote(n)))
+        .chain(rowids(t, expression))
+        .collect();
     let list = if named.is_empty() { "1".to_owned() } else { named.join(",") };
     format!("(SELECT {expression} FROM (SELECT {list}) AS _n)")
 }
 
 /// The index's own expression over NEW: a subquery that has NEW's values under the columns' names.
-fn over_new(t: &SourceTable, expression: &str, event: Event) -> Option<String> {
+///
+/// NEW's columns have values that their affinity was applied to, and no affinity of their own. Where the
+/// expression compares, a CAST gives it back to values that the CAST leaves as they are; for others (a blob in
+/// a TEXT column, text in a numeric one) `in_doubt` is taken, or the value that comes out without affinity.
+fn over_new(t: &SourceTable, expression: &str, event: Event, in_doubt: Option<&str>) -> Option<String> {
     let columns = mentioned(t, expression);
     let unknown = unknown_before_insert(t, columns.iter().map(String::as_str));
     if event == Event::Insert && (unknown || !rowids(t, expression).is_empty()) {
         return None;
     }
-    Some(subquery(t, expression, &mut Vec::new()))
+    let plain = subquery(t, expression, &mut Vec::new(), |value, _| value);
+    let fits: Vec<String> = columns
+        .iter()
+        .filter_map(|n| {
+            let (_, classes) = affinity(&t.column(n)?.declared)?;
+            Some(format!("typeof({}) IN ({classes})", new_value(t, n)))
+        })
+        .collect();
+    if fits.is_empty() || !sqltext::compares(expression) {
+        return Some(plain);
+    }
+    let cast = |value: String, column: &str| match t.column(column).and_then(|c| affinity(&c.declared)) {
+        Some((to, _)) => format!("CAST({value} AS {to})"),
+        None => value,
+    };
+    let typed = subquery(t, expression, &mut Vec::new(), cast);
+    let otherwise = in_doubt.unwrap_or(&plain);
+    Some(format!("CASE WHEN {} THEN {typed} ELSE {otherwise} END", fits.join(" AND ")))
 }
 
 /// NEW's rowid under each name by which an expression has it.
@@ -223,7 +253,7 @@ pub(crate) fn searchless(t: &SourceTable) -> bool {
         let (texts, _) = texts(t, index);
         let known = match index.parts.first() {
             Some(first) if first.cid >= 0 => !unknown_before_insert(t, first.name.as_deref()),
-            _ => texts.first().is_some_and(|x| over_new(t, x, Event::Insert).is_some()),
+            _ => texts.first().is_some_and(|x| over_new(t, x, Event::Insert, None).is_some()),
         };
         !holds_rowid(t, index) && !known
     })

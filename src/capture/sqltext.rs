@@ -108,6 +108,14 @@ fn is_name(token: &str) -> bool {
         || token.chars().next().is_some_and(|c| is_word(c) && !c.is_ascii_digit())
 }
 
+/// Whether an expression compares values otherwise than with NULL: then the affinity of its columns matters.
+pub(crate) fn compares(expression: &str) -> bool {
+    let tokens = tokens(expression);
+    let count = |word: &str| tokens.iter().filter(|t| t.eq_ignore_ascii_case(word)).count();
+    let compared = ["=", "<", ">", "in", "between", "case"].into_iter().any(|w| count(w) > 0);
+    compared || count("is") > count("null")
+}
+
 /// The expression with these names between double quotes written as the strings they are.
 pub(crate) fn with_strings(expression: &str, is_string: impl Fn(&str) -> bool) -> String {
     let token = |t: &str| {
@@ -200,6 +208,16 @@ mod tests {
         let found = generated(sql);
         let expected = [("b(", "lower(a) || ')'"), ("c", "a+1")].map(|(n, x)| (n.to_owned(), x.to_owned()));
         assert_eq!(found.get(..2), Some(expected.as_slice()));
+    }
+
+    #[test]
+    fn comparisons_are_seen() {
+        for compares in ["a = 1", "a<>b", "a In (1)", "a IS 1", "case a when 1 then b end", "a >= '5'"] {
+            assert!(super::compares(compares), "{compares}");
+        }
+        for none in ["a IS NULL", "a IS NOT NULL AND b IS NULL", "lower(a) || 'a = b'", "\"case\"", "a"] {
+            assert!(!super::compares(none), "{none}");
+        }
     }
 
     #[test]
