@@ -76,7 +76,9 @@ fn describe(replica: &Replica, progress: Option<&Progress>, seen: Option<&Seen>)
     let snapshot = replica.snapshot()?;
     let position = snapshot.position();
     let tables = snapshot.tables()?;
-    let head = progress.and_then(|p| p.head).max(seen.and_then(|s| s.head));
+    // One that runs and has not looked yet knows nothing of the source: neither head nor lag.
+    let asked = seen.and_then(|s| s.head);
+    let head = progress.map_or(asked, |p| p.head.map(|head| asked.map_or(head, |asked| asked.max(head))));
     let this = replica.consumer_id()?.map(|id| id.to_string());
     let names: Vec<&str> =
         tables.iter().filter(|t| t.reconciling.is_some()).map(|t| t.table.name.as_str()).collect();
