@@ -3,6 +3,7 @@
 //! Owns the settings of a replicator. Reading them from a file or flags is the binary's work.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 use wildmatch::WildMatch;
 
@@ -162,6 +163,20 @@ pub struct Config {
     pub poll: Duration,
     /// The largest row that is replicated, in bytes. Default 32 MiB.
     pub max_row: usize,
+    /// The token for a source that is a server.
+    #[cfg(feature = "remote")]
+    pub token: Option<crate::Token>,
+    /// A file with the token, read again when the server refuses it; it wins over `token`.
+    pub token_file: Option<PathBuf>,
+    /// Speak http, without TLS, to other machines too. Default no.
+    pub insecure: bool,
+    /// Hear from a server that something changed, where it sends events; else it is polled. Default yes.
+    pub events: bool,
+    /// How long a server may let us wait for its answer, or for more of it. Default 30 s.
+    pub request_timeout: Duration,
+    /// How long a server may show a head below the replica's before it counts as rewound: it may be a replica
+    /// that lags. Default 10 s.
+    pub lagging: Duration,
 }
 
 impl Default for Config {
@@ -181,6 +196,13 @@ impl Default for Config {
             busy_timeout: Duration::from_secs(5),
             poll: Duration::from_millis(250),
             max_row: 32 << 20,
+            #[cfg(feature = "remote")]
+            token: None,
+            token_file: None,
+            insecure: false,
+            events: true,
+            request_timeout: Duration::from_secs(30),
+            lagging: Duration::from_secs(10),
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the classification on which retries and exit codes rest. Must never carry a token or a row's value.
 
 use std::fmt;
+use std::time::Duration;
 
 /// What went wrong, in one line, with a kind that decides what happens next.
 ///
@@ -10,6 +11,7 @@ use std::fmt;
 pub struct Error {
     kind: Kind,
     message: String,
+    not_before: Option<Duration>,
 }
 
 /// The classes of failure that callers tell apart.
@@ -20,6 +22,8 @@ pub enum Kind {
     Usage,
     /// The source is busy, locked or out of reach for now.
     Unavailable,
+    /// The source refuses the token, or wants one.
+    Refused,
     /// The source's capture is missing or not whole, and this call may not repair it.
     Capture,
     /// The source is not the one that the replica followed, or went back in time.
@@ -53,7 +57,7 @@ impl Error {
     /// An error of this kind, with one line that says what failed, where, and what to do.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, message: message.into(), not_before: None }
     }
 
     /// Wrong input.
@@ -78,6 +82,19 @@ impl Error {
         })
     }
 
+    /// Says that trying again before this much time has passed is not welcome.
+    #[must_use]
+    pub(crate) fn not_before(mut self, wait: Duration) -> Self {
+        self.not_before = Some(wait);
+        self
+    }
+
+    /// How long to wait before the same is tried again, at least.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.not_before
+    }
+
     pub(crate) fn stopped() -> Self {
         Self::new(Kind::Stopped, "stopped")
     }
@@ -98,7 +115,7 @@ impl Error {
     /// Whether trying the same again may succeed without anybody's help.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self.kind, Kind::Unavailable | Kind::Io | Kind::Taken)
+        matches!(self.kind, Kind::Unavailable | Kind::Refused | Kind::Io | Kind::Taken)
     }
 }
 

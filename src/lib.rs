@@ -51,4 +51,6 @@ pub use replica::{Compacted, Difference, MovedAside, Replica, Row, Scan, Snapsho
 pub use replicator::{Progress, Replicator, State, Verified};
 pub use schema::{Column, Table, is_numeric};
 pub use source::{Installed, Skipped, Source};
+#[cfg(feature = "remote")]
+pub use source::{Token, Traffic};
 pub use value::{Value, ValueRef};

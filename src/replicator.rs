@@ -27,6 +27,8 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 const LEVEL_FOR: Duration = Duration::from_secs(1);
 /// How long to wait before a window is read again for which the replica's disk had no room.
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
+/// A server that refuses the token is not asked more often than this.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
 /// Follows one source into one replica.
 pub struct Replicator {
@@ -65,6 +67,8 @@ pub enum State {
     Retrying,
     /// The replica's disk has no room; waiting for it. What is in the replica stays readable.
     DiskFull,
+    /// The source refuses the token; trying again, seldom.
+    Refused,
 }
 
 impl State {
@@ -78,6 +82,7 @@ impl State {
             Self::Following => "following",
             Self::Retrying => "retrying",
             Self::DiskFull => "disk-full",
+            Self::Refused => "refused",
         }
     }
 }
@@ -116,6 +121,8 @@ pub struct Progress {
     pub wal: Option<bool>,
     read_at: Option<Instant>,
     level_at: Option<Instant>,
+    /// How far apart looks at an idle source are.
+    looks: Duration,
 }
 
 impl Progress {
@@ -130,7 +137,7 @@ impl Progress {
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {
         let since = self.level_at?.elapsed();
-        let level = self.lag_entries() == Some(0) && since < LEVEL_FOR;
+        let level = self.lag_entries() == Some(0) && since < LEVEL_FOR + self.looks;
         Some(if level { Duration::ZERO } else { since })
     }
 
@@ -299,7 +306,8 @@ impl Replicator {
     /// Puts a source and a replica together; nothing runs yet.
     #[must_use]
     pub fn new(source: Source, replica: Replica, config: Config) -> Self {
-        let progress = Arc::new(watch::Sender::new(Progress::default()));
+        let looks = source.address().longest_pause(&config);
+        let progress = Arc::new(watch::Sender::new(Progress { looks, ..Progress::default() }));
         let (asks, asked) = mpsc::channel(1);
         Self { source, replica, config, progress, asks, asked: Mutex::new(asked), session: OnceLock::new() }
     }
@@ -308,6 +316,13 @@ impl Replicator {
     #[must_use]
     pub fn replica(&self) -> &Replica {
         &self.replica
+    }
+
+    /// What following a server has cost since this was made; `None` for a file.
+    #[cfg(feature = "remote")]
+    #[must_use]
+    pub fn traffic(&self) -> Option<crate::Traffic> {
+        self.source.traffic()
     }
 
     /// Where it stands, now and whenever that changes.
@@ -473,14 +488,24 @@ impl Replicator {
             if self.progress.borrow().position != before {
                 retry.reset();
             }
-            let pause = retry.pause();
-            tracing::warn!("{error}; trying again in {} ms", pause.as_millis());
-            self.progress.send_modify(|p| (p.state, p.error) = (State::Retrying, Some(error.to_string())));
+            let pause = self.pause(&error, &mut retry);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = shutdown.as_mut() => return Ok(Ended::Stopped),
             }
         }
+    }
+
+    /// How long to rest after an error that may pass; says so.
+    fn pause(&self, error: &Error, retry: &mut Retry) -> Duration {
+        let refused = error.kind() == Kind::Refused;
+        let least =
+            error.retry_after().unwrap_or_default().max(if refused { REFUSED_PAUSE } else { Duration::ZERO });
+        let pause = retry.pause().max(least);
+        tracing::warn!("{error}; trying again in {} ms", pause.as_millis());
+        let state = if refused { State::Refused } else { State::Retrying };
+        self.progress.send_modify(|p| (p.state, p.error) = (state, Some(error.to_string())));
+        pause
     }
 
     /// Sees to it that the replica is of use and follows this source, and starts a session.
@@ -618,7 +643,7 @@ impl Replicator {
         let mut writer = Writer::new(&self.replica, self.config.durability)?;
         let watch = Watch(Arc::clone(&self.progress));
         let Windows { pieces, stop } =
-            local::follow(self.source.path(), &self.config, start, goal, Some(acknowledging), watch)?;
+            local::follow(self.source.address(), &self.config, start, goal, Some(acknowledging), watch)?;
         let (send, done) = oneshot::channel();
         let progress = Arc::clone(&self.progress);
         let runtime = tokio::runtime::Handle::current();
@@ -635,7 +660,7 @@ impl Replicator {
     /// Refuses a replica of another source, and remembers where this one is.
     async fn recognise(&self) -> Result<()> {
         self.source.recognise(&self.replica).await?;
-        let here = self.source.path().display().to_string();
+        let here = self.source.to_string();
         if self.replica.source()?.as_ref() == Some(&here) { Ok(()) } else { self.replica.set_source(&here) }
     }
 }
@@ -646,7 +671,7 @@ impl Source {
     /// # Errors
     /// `Usage` if the replica follows another source.
     pub async fn recognise(&self, replica: &Replica) -> Result<()> {
-        let here = self.path().display().to_string();
+        let here = self.to_string();
         match (replica.source()?, replica.start()?.cursor) {
             (Some(known), Some(cursor))
                 if known != here && self.head().await?.map(|p| p.log_id) != Some(cursor.log_id) =>

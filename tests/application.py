@@ -16,6 +16,8 @@ open_as_oracle = oracle.connect
 
 def connect(path, create=True):
     db = open_as_oracle(path, create)
+    if isinstance(db, oracle.hrana.Connection):
+        return db
     # Nothing here is about power losses.
     db.execute("PRAGMA synchronous = OFF")
     db.create_collation("APP", lambda a, b: (a.lower() > b.lower()) - (a.lower() < b.lower()))

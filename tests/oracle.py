@@ -16,13 +16,21 @@ import struct
 import sys
 import urllib.parse
 
+sys.dont_write_bytecode = True
+import hrana  # noqa: E402
+
 DIFFERENCES = 10
 OURS = ("sqlite_", "_redtail_", "libsql_")
 CLASSES = ("null", "integer", "real", "text", "blob")
 
 
 def connect(path, create=False):
+    """To write to a server is its own business; its file is read all the same."""
     mode = "rwc" if create else "rw"
+    if hrana.is_server(path):
+        if create:
+            return hrana.Connection(path)
+        path = hrana.data_file(path)
     uri = "file:" + urllib.parse.quote(path) + "?mode=" + mode
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     db.text_factory = bytes
@@ -191,6 +199,8 @@ def script(request):
             sql = statement["sql"] if expected else statement
             try:
                 db.execute(sql).fetchall()
+            except hrana.Refused as error:
+                return {"unsupported": f"{sql:.100}: {error}"}
             except sqlite3.Error as error:
                 if not expected:
                     raise RuntimeError(f"{sql:.200}: {error}") from error
@@ -337,6 +347,8 @@ class Application:
 
     def __init__(self):
         self.db = None
+        # What the comparison reads: the same connection, or a server's file.
+        self.reader = None
         self.path = None
         self.ticks = 0
         # What `take` took, and the schema version before it; until the next comparison.
@@ -346,13 +358,19 @@ class Application:
     def open(self, path):
         self.close()
         self.db, self.path = connect(path, create=True), path
+        if hrana.is_server(path):
+            self.reader = None
+            return
+        self.reader = self.db
         self.db.set_progress_handler(self.tick, 100_000)
         self.db.execute("PRAGMA user_version").fetchall()
 
     def close(self):
         if self.db is not None:
             self.db.close()
-            self.db = None
+            if self.reader is not None and self.reader is not self.db:
+                self.reader.close()
+            self.db = self.reader = None
 
     def tick(self):
         self.ticks += 1
@@ -367,6 +385,11 @@ class Application:
             return f"{error}" or type(error).__name__
         return None
 
+    def read(self):
+        if self.reader is None:
+            self.reader = connect(self.path)
+        return self.reader
+
     def rows(self, sql, *bind):
         self.ticks = 0
         return self.db.execute(sql, bind).fetchall()
@@ -376,7 +399,21 @@ APPLICATION = Application()
 
 
 def begin(request):
-    """Starts a case on a new database."""
+    """Starts a case on a new database, or on a server that is emptied for it."""
+    APPLICATION.open(request["db"])
+    if hrana.is_server(request["db"]):
+        return {"clean": APPLICATION.db.clean()}
+    return {"clean": True}
+
+
+def leave(request):
+    """Lets go of the database, whose files are about to be copied or replaced."""
+    APPLICATION.close()
+    return {}
+
+
+def reopen(request):
+    """Goes on with a database as it is."""
     APPLICATION.open(request["db"])
     return {}
 
@@ -463,7 +500,7 @@ def may_skip(db, table):
 
 def same(request):
     """Compares the replica's tables, which come with the request, with the source as the application sees it."""
-    db, findings, total = APPLICATION.db, Findings(), 0
+    db, findings, total = APPLICATION.read(), Findings(), 0
     APPLICATION.ticks, APPLICATION.version = 0, None
     replica = {t["name"]: t for t in request["tables"]}
     skipped = dict(request["skipped"])
@@ -501,6 +538,26 @@ def same(request):
     return {"rows": total, "count": findings.count, "differences": findings.described}
 
 
+def load(request):
+    """Loads a database file into a server, statement by statement."""
+    source = sqlite3.connect(request["from"])
+    statements = list(source.iterdump())
+    source.close()
+    db = connect(request["db"], create=True)
+    try:
+        for at in range(0, len(statements), 2000):
+            db.all(statements[at : at + 2000])
+    finally:
+        db.close()
+    return {"statements": len(statements)}
+
+
+def token(request):
+    """What servers are shown from here on."""
+    hrana.TOKEN = request["token"]
+    return {}
+
+
 OPERATIONS = {
     "script": script,
     "query": query,
@@ -508,6 +565,10 @@ OPERATIONS = {
     "dump": dump,
     "compare": compare,
     "begin": begin,
+    "load": load,
+    "token": token,
+    "leave": leave,
+    "open": reopen,
     "play": play,
     "take": take,
     "put_back": put_back,

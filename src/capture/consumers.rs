@@ -105,6 +105,84 @@ pub(crate) fn acknowledge(sql: &mut Sql, claim: &Claim) -> Result<Acknowledged> 
     Ok(Acknowledged::Known)
 }
 
+/// What [`acknowledge`], [`drop_dead`] and one step of [`prune`] would write, to be written at once.
+pub(crate) struct Plan {
+    pub statements: Vec<(String, Vec<Value>)>,
+    pub dropped: Vec<Consumer>,
+    pub pruned: u64,
+    /// There may be more to prune.
+    pub more: bool,
+}
+
+/// Plans a write; `None` if another process acknowledges as this consumer.
+pub(crate) fn plan(sql: &mut Sql, claim: &Claim, keep: &Changelog) -> Result<Option<Plan>> {
+    let Some(session) = claim.sessions.last() else { return Ok(None) };
+    let all = list(sql)?;
+    let seq = Value::Integer(i64::try_from(claim.seq).unwrap_or(i64::MAX));
+    let wants = Value::Text(claim.wants.write().into_bytes());
+    let mut binds = vec![claim.id.value(), session.value(), seq, wants];
+    let mut statements = Vec::new();
+    match all.iter().find(|c| c.id == claim.id) {
+        None => statements.push((
+            format!(
+                "INSERT INTO _redtail_consumers(id, session, seq, seen, wants) SELECT ?1, ?2, ?3, {NOW_MS}, ?4 \
+                 WHERE NOT EXISTS (SELECT 1 FROM _redtail_consumers WHERE id = ?1)"
+            ),
+            binds,
+        )),
+        Some(known) => {
+            let Some(known) = known.session.filter(|s| claim.sessions.contains(s)) else { return Ok(None) };
+            binds.push(known.value());
+            statements.push((
+                format!(
+                    "UPDATE _redtail_consumers SET session = ?2, seq = ?3, seen = {NOW_MS}, wants = ?4 \
+                     WHERE id = ?1 AND session = ?5"
+                ),
+                binds,
+            ));
+        }
+    }
+    let dead = |c: &Consumer| c.id != claim.id && c.unseen > keep.consumer_timeout;
+    let (dropped, alive): (Vec<Consumer>, Vec<Consumer>) = all.into_iter().partition(dead);
+    let unseen = Value::Integer(i64::try_from(keep.consumer_timeout.as_millis()).unwrap_or(i64::MAX));
+    for consumer in &dropped {
+        let delete = format!("DELETE FROM _redtail_consumers WHERE id = ?1 AND {NOW_MS} - seen > ?2");
+        statements.push((delete, vec![consumer.id.value(), unseen.clone()]));
+    }
+    let needed =
+        alive.iter().map(|c| if c.id == claim.id { claim.seq } else { c.seq }).min().unwrap_or(claim.seq);
+    let (mut pruned, mut more) = (0, false);
+    if let Some((first, below)) = prunable(sql, keep, needed)? {
+        // A consumer that has come since, and needs them, keeps its entries.
+        let delete = "DELETE FROM _redtail_changelog WHERE seq < ?1 AND ?1 <= (SELECT min(seq) FROM _redtail_consumers)";
+        statements.push((delete.to_owned(), vec![Value::Integer(below)]));
+        (pruned, more) = (u64::try_from(below - first).unwrap_or(0), true);
+    }
+    if let Some(age) = keep.max_age {
+        let first = sql.integer("SELECT min(seq) FROM _redtail_changelog", &[])?.unwrap_or(0);
+        let through = first.saturating_add(STEP as i64);
+        let newest = sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?.unwrap_or(0);
+        let below = older(sql, first, through.min(newest), age)?;
+        if below > first {
+            let delete = "DELETE FROM _redtail_changelog WHERE seq < ?1";
+            statements.push((delete.to_owned(), vec![Value::Integer(below)]));
+            (pruned, more) = (pruned.max(u64::try_from(below - first).unwrap_or(0)), true);
+        }
+    }
+    Ok(Some(Plan { statements, dropped, pruned, more }))
+}
+
+/// The oldest entry, and the one below which everything may go now: at most [`STEP`] behind it.
+fn prunable(sql: &mut Sql, keep: &Changelog, needed: u64) -> Result<Option<(i64, i64)>> {
+    let bounds = "SELECT min(seq), max(seq) FROM _redtail_changelog";
+    let bounds = sql.rows(bounds, &[], |row| Ok(ControlFlow::Break((row.value(0)?, row.value(1)?))))?;
+    let Some((Value::Integer(first), Value::Integer(newest))) = bounds else { return Ok(None) };
+    let needed = i64::try_from(needed).unwrap_or(i64::MAX).min(newest);
+    let through = first.saturating_add(STEP as i64);
+    let old = older(sql, first, through.min(needed), keep.retain_min)?;
+    Ok(Some((first, old)).filter(|(first, below)| below > first))
+}
+
 /// Forgets the consumers that were not seen for so long; returns them.
 pub(crate) fn drop_dead(sql: &mut Sql, timeout: Duration) -> Result<Vec<Consumer>> {
     let dead: Vec<Consumer> = list(sql)?.into_iter().filter(|c| c.unseen > timeout).collect();

@@ -87,6 +87,18 @@ pub(crate) struct Described {
     pub skipped: Vec<Skipped>,
 }
 
+const COLUMNS: &str = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), \"notnull\", CAST(dflt_value AS BLOB), pk, hidden \
+                       FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid";
+const INDEXES: &str = "SELECT CAST(name AS BLOB), \"unique\", CAST(origin AS BLOB) \
+                       FROM pragma_index_list(?1, 'main') ORDER BY seq";
+const INDEX_PARTS: &str = "SELECT cid, CAST(name AS BLOB), CAST(coll AS BLOB), \"desc\" \
+                           FROM pragma_index_xinfo(?1, 'main') WHERE key = 1 ORDER BY seqno";
+const CREATE_INDEX: &str = "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'index' AND name = ?1";
+const FOREIGN_KEYS: &str = "SELECT CAST(\"table\" AS BLOB), CAST(\"from\" AS BLOB) \
+                            FROM pragma_foreign_key_list(?1, 'main') ORDER BY id, seq";
+const PLACE: &str =
+    "SELECT rowid, rootpage, CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+
 /// More key columns than this fall back to the rowid.
 const MAX_KEY_COLUMNS: usize = 64;
 /// The endings by which virtual tables name what they keep in ordinary tables.
@@ -114,6 +126,10 @@ pub(crate) fn describe(sql: &mut Sql) -> Result<Described> {
         .filter_map(|(name, _, _)| name.as_ref().map(|n| n.to_ascii_lowercase()))
         .collect();
     let vectors = vector_indexes(sql)?;
+    ask_ahead(
+        sql,
+        listed.iter().filter(|(_, kind, _)| kind == "table").filter_map(|(name, ..)| name.as_deref()),
+    )?;
     let mut out = Described::default();
     for (name, kind, without_rowid) in listed {
         let Some(name) = name else {
@@ -133,6 +149,26 @@ pub(crate) fn describe(sql: &mut Sql) -> Result<Described> {
     }
     mark_coerced(&mut out.tables);
     Ok(out)
+}
+
+/// Has a server answer at once what will be asked of every table and every unique index.
+fn ask_ahead<'a>(sql: &mut Sql, tables: impl Iterator<Item = &'a str>) -> Result<()> {
+    if !sql.is_server() {
+        return Ok(());
+    }
+    let mut wanted = Vec::new();
+    for table in tables.filter(|t| !t.starts_with("sqlite_") && !t.starts_with("_redtail_")) {
+        wanted.extend([COLUMNS, INDEXES, FOREIGN_KEYS, PLACE].map(|q| (q.to_owned(), vec![text(table)])));
+    }
+    let query = "SELECT CAST(i.name AS BLOB) FROM sqlite_schema AS t, pragma_index_list(t.name) AS i \
+                 WHERE t.type = 'table' AND i.\"unique\"";
+    sql.rows(query, &[], |row| {
+        if let Some(index) = row.text(0).ok().flatten() {
+            wanted.extend([INDEX_PARTS, CREATE_INDEX].map(|q| (q.to_owned(), vec![text(&index)])));
+        }
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    sql.ahead(&wanted)
 }
 
 impl Described {
@@ -185,8 +221,8 @@ fn look(sql: &mut Sql, name: &str, without_rowid: bool) -> Result<std::result::R
     };
     let mut unique = Vec::new();
     for index in indexes.iter().filter(|i| i.unique && Some(i.name.as_str()) != key_index) {
-        let create = "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'index' AND name = ?1";
-        let text = sql.rows(create, &[text(&index.name)], |row| Ok(ControlFlow::Break(row.text(0)?)))?;
+        let text =
+            sql.rows(CREATE_INDEX, &[text(&index.name)], |row| Ok(ControlFlow::Break(row.text(0)?)))?;
         unique.push(UniqueIndex { parts: index.parts.clone(), sql: text.flatten() });
     }
     let downwards: Vec<bool> = indexes
@@ -236,9 +272,7 @@ fn text(s: &str) -> Value {
 
 fn columns(sql: &mut Sql, table: &str) -> Result<Vec<SourceColumn>> {
     let mut out = Vec::new();
-    let query = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), \"notnull\", CAST(dflt_value AS BLOB), pk, hidden \
-                 FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid";
-    sql.rows(query, &[text(table)], |row| {
+    sql.rows(COLUMNS, &[text(table)], |row| {
         out.push(SourceColumn {
             name: row.text(0)?.unwrap_or_default(),
             declared: row.text(1)?.unwrap_or_default(),
@@ -254,19 +288,15 @@ fn columns(sql: &mut Sql, table: &str) -> Result<Vec<SourceColumn>> {
 
 fn indexes(sql: &mut Sql, table: &str) -> Result<Vec<Index>> {
     let mut out = Vec::new();
-    let query = "SELECT CAST(name AS BLOB), \"unique\", CAST(origin AS BLOB) \
-                 FROM pragma_index_list(?1, 'main') ORDER BY seq";
-    sql.rows(query, &[text(table)], |row| {
+    sql.rows(INDEXES, &[text(table)], |row| {
         let primary = row.text(2)?.as_deref() == Some("pk");
         let name = row.text(0)?.unwrap_or_default();
         out.push(Index { name, unique: row.integer(1)? != 0, primary, parts: Vec::new() });
         Ok(ControlFlow::<()>::Continue(()))
     })?;
     for index in out.iter_mut().filter(|i| i.unique) {
-        let query = "SELECT cid, CAST(name AS BLOB), CAST(coll AS BLOB), \"desc\" \
-                     FROM pragma_index_xinfo(?1, 'main') WHERE key = 1 ORDER BY seqno";
         let parts = &mut index.parts;
-        sql.rows(query, &[text(&index.name)], |row| {
+        sql.rows(INDEX_PARTS, &[text(&index.name)], |row| {
             let collation = row.text(2)?.unwrap_or_default();
             let descending = row.integer(3)? != 0;
             parts.push(IndexPart { cid: row.integer(0)?, name: row.text(1)?, collation, descending });
@@ -278,9 +308,7 @@ fn indexes(sql: &mut Sql, table: &str) -> Result<Vec<Index>> {
 
 fn foreign_keys(sql: &mut Sql, table: &str) -> Result<Vec<(String, String)>> {
     let mut out = Vec::new();
-    let query = "SELECT CAST(\"table\" AS BLOB), CAST(\"from\" AS BLOB) \
-                 FROM pragma_foreign_key_list(?1, 'main') ORDER BY id, seq";
-    sql.rows(query, &[text(table)], |row| {
+    sql.rows(FOREIGN_KEYS, &[text(table)], |row| {
         out.push((row.text(0)?.unwrap_or_default(), row.text(1)?.unwrap_or_default()));
         Ok(ControlFlow::<()>::Continue(()))
     })?;
@@ -289,9 +317,7 @@ fn foreign_keys(sql: &mut Sql, table: &str) -> Result<Vec<(String, String)>> {
 
 /// The table's row in `sqlite_schema`: a copy-and-rename under the same name changes it.
 fn place(sql: &mut Sql, table: &str) -> Result<(String, String)> {
-    let query = "SELECT rowid, rootpage, CAST(sql AS BLOB) FROM sqlite_schema \
-                 WHERE type = 'table' AND name = ?1";
-    let place = sql.rows(query, &[text(table)], |row| {
+    let place = sql.rows(PLACE, &[text(table)], |row| {
         let create = row.text(2)?.unwrap_or_default();
         Ok(ControlFlow::Break((format!("{:?}{:?}{create}", row.value(0)?, row.value(1)?), create)))
     })?;

@@ -67,6 +67,16 @@ pub(crate) fn generated(create: &str) -> Vec<(String, String)> {
     out
 }
 
+/// The statements of a script; a CREATE TRIGGER stands alone.
+pub(crate) fn statements(script: &str) -> Vec<String> {
+    let tokens = tokens(script);
+    if tokens.iter().filter(|t| **t != " ").nth(1).is_some_and(|t| t.eq_ignore_ascii_case("trigger")) {
+        return vec![script.to_owned()];
+    }
+    let all = tokens.split(|t| *t == ";").map(|s| s.concat().trim().to_owned());
+    all.filter(|s| !s.is_empty()).collect()
+}
+
 /// A term without what only says how it is sorted.
 fn without_order(mut term: Vec<&str>) -> String {
     let trim = |term: &mut Vec<&str>| {
@@ -218,6 +228,16 @@ mod tests {
         for none in ["a IS NULL", "a IS NOT NULL AND b IS NULL", "lower(a) || 'a = b'", "\"case\"", "a"] {
             assert!(!super::compares(none), "{none}");
         }
+    }
+
+    #[test]
+    fn a_script_comes_apart_into_its_statements() {
+        assert_eq!(
+            statements("-- a;b\nDROP VIEW ';'; CREATE VIEW x AS SELECT 1;\n"),
+            ["DROP VIEW ';'", "CREATE VIEW x AS SELECT 1"]
+        );
+        let trigger = "CREATE TRIGGER t AFTER INSERT ON x BEGIN SELECT 1; SELECT 2; END";
+        assert_eq!(statements(trigger), [trigger]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::record::state::{TableState, encode_cursor, encode_past, encode_table};
 use crate::record::{Delta, Deltas, has_long, pieces, seal};
+use crate::source::local::Pieces;
 use crate::value::Value;
 use crate::window::{Change, End, Piece, REMEMBER, Remembered, TableNo};
 use futures::FutureExt as _;
@@ -18,9 +19,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
 use std::time::Instant;
-use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 
 /// Windows that may share one transaction: enough to catch up with what arrived during one fsync.
 const MERGE: usize = 4;
@@ -128,23 +126,14 @@ impl Writer {
     ///
     /// # Errors
     /// The stream's own, and the replica's, by what caused them.
-    pub async fn run(
-        &mut self,
-        pieces: mpsc::Receiver<Result<Piece>>,
-        publish: impl FnMut(Applied),
-    ) -> Result<()> {
+    pub async fn run(&mut self, pieces: Pieces, publish: impl FnMut(Applied)) -> Result<()> {
         // What a panic leaves behind is given up: the next session has a new writer.
         let ended = AssertUnwindSafe(self.apply(pieces, publish)).catch_unwind().await;
         let ended = ended.unwrap_or_else(|panic| Err(guard::panicked(panic.as_ref())));
         if self.source_failed { ended } else { self.replica.db.watched.noted(ended) }
     }
 
-    async fn apply(
-        &mut self,
-        pieces: mpsc::Receiver<Result<Piece>>,
-        mut publish: impl FnMut(Applied),
-    ) -> Result<()> {
-        let mut pieces = ReceiverStream::new(pieces);
+    async fn apply(&mut self, mut pieces: Pieces, mut publish: impl FnMut(Applied)) -> Result<()> {
         loop {
             let next = match (self.durability, self.unsynced) {
                 (Durability::Interval(every), Some(since)) => {
@@ -196,11 +185,7 @@ impl Writer {
 
     /// One redb transaction: whole windows, their rows and the last one's cursor. `None` if the stream
     /// ended in the middle of a window: then nothing of it was applied.
-    async fn transaction(
-        &mut self,
-        first: Piece,
-        pieces: &mut ReceiverStream<Result<Piece>>,
-    ) -> Result<Option<Applied>> {
+    async fn transaction(&mut self, first: Piece, pieces: &mut Pieces) -> Result<Option<Applied>> {
         let db = std::sync::Arc::clone(&self.replica.db);
         if let (true, Some(end)) = (fault::cursor_apart(), &first.end) {
             let txn = db.begin_write()?;
@@ -250,7 +235,7 @@ impl Writer {
     async fn windows(
         &mut self,
         first: Piece,
-        pieces: &mut ReceiverStream<Result<Piece>>,
+        pieces: &mut Pieces,
         open: &mut Open<'_>,
         touched: &mut Touched,
     ) -> Result<Option<End>> {
@@ -261,7 +246,7 @@ impl Writer {
                 self.change(change, open, touched)?;
             }
             if let Some(end) = piece.end {
-                if merged == MERGE || end.done || pieces.as_ref().is_empty() {
+                if merged == MERGE || end.done || pieces.is_empty() {
                     return Ok(Some(end));
                 }
                 merged += 1;

@@ -64,7 +64,11 @@ impl Acknowledging {
         let claim = Claim { seq: durable, ..self.claim.clone() };
         sql.read_journal_mode()?;
         sql.busy_timeout(Duration::ZERO)?;
-        let written = self.transaction(sql, &claim, config);
+        let written = if sql.is_server() {
+            self.at_server(sql, &claim, config)
+        } else {
+            self.transaction(sql, &claim, config)
+        };
         if sql.in_transaction() {
             sql.run("ROLLBACK")?;
         }
@@ -106,6 +110,30 @@ impl Acknowledging {
         sql.run("COMMIT")?;
         self.more = more;
         Ok(Written { pruned, dropped })
+    }
+}
+
+impl Acknowledging {
+    /// Looks first, without a lock; then writes in one request, so that no lock is held while one travels. What
+    /// has changed in between is guarded against by the statements themselves.
+    fn at_server(&mut self, sql: &mut Sql, claim: &Claim, config: &Config) -> Result<Written> {
+        sql.run("BEGIN")?;
+        let planned = match is_whole(sql) {
+            Ok(true) => consumers::plan(sql, claim, &config.changelog),
+            // Somebody dropped it since the last window: the next one repairs it.
+            Ok(false) => Err(Error::new(Kind::Unavailable, "source: its bookkeeping is gone")),
+            Err(e) => Err(e),
+        };
+        sql.run("ROLLBACK")?;
+        let Some(plan) = planned? else {
+            return Err(Error::new(
+                Kind::Taken,
+                "replica: another process follows the source as this consumer (a copy of its file)",
+            ));
+        };
+        sql.atomically(&plan.statements)?;
+        self.more = plan.more;
+        Ok(Written { pruned: plan.pruned, dropped: plan.dropped })
     }
 }
 

@@ -35,9 +35,14 @@ impl<O: Observer> Follower<O> {
     pub(super) fn is_audit_due(&self, schema_version: i64) -> bool {
         self.audited.is_none_or(|(version, at)| {
             // On a busy machine the audit of the clock would find what a missing reset entry hides.
-            let late = at.elapsed() > AUDIT_EVERY && !fault::no_reset();
+            let late = at.elapsed() > self.audit_every() && !fault::no_reset();
             !fault::ignore_schema_version() && (version != schema_version || late)
         })
+    }
+
+    /// A server bills by the row.
+    pub(super) fn audit_every(&self) -> Duration {
+        if self.sql.is_server() { AUDIT_EVERY * 10 } else { AUDIT_EVERY }
     }
 
     /// Compares the whole schema with what is known. `false` if capture has to be repaired first.
@@ -68,8 +73,9 @@ impl<O: Observer> Follower<O> {
             self.sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?.unwrap_or(0);
         self.observer.audited(&found);
         self.audited = Some((schema_version, read_at));
-        self.wake.wal = self.sql.read_journal_mode()?;
-        self.observer.journal(self.wake.wal);
+        let wal = self.sql.read_journal_mode()?;
+        self.wake.set_wal(wal);
+        self.observer.journal(wal);
         Ok(true)
     }
 
@@ -96,18 +102,25 @@ impl<O: Observer> Follower<O> {
     /// How each captured table is read; one that cannot be read here (a function or collation that this
     /// process lacks) is skipped with the reason, never taken to be empty.
     fn readers(&mut self, found: &mut Audit) -> Result<Vec<Reader>> {
-        let mut readers = Vec::new();
+        let mut all = Vec::new();
         for captured in std::mem::take(&mut found.captured) {
             let config = self.config.table(&captured.source.table.name);
             let selection = Selection::of(&captured.source, config, &mut self.sql)?;
-            let reader = Reader::new(captured.clone(), selection, self.sql.encoding(), self.config.max_row);
+            all.push(Reader::new(captured, selection, self.sql.encoding(), self.config.max_row));
+        }
+        let checks: Vec<String> = all.iter().flat_map(Reader::checks).collect();
+        self.sql.check_ahead(&checks)?;
+        let mut readers = Vec::new();
+        for reader in all {
             match reader.check(&mut self.sql) {
                 Ok(()) => {
-                    found.captured.push(captured);
+                    found.captured.push(reader.captured.clone());
                     readers.push(reader);
                 }
+                // That it could not be asked says nothing of the table.
+                Err(e) if e.is_transient() => return Err(e),
                 Err(e) => found.skipped.push(Skipped {
-                    name: captured.source.table.name,
+                    name: reader.captured.source.table.name,
                     reason: format!("it cannot be read here: {e}"),
                 }),
             }

@@ -5,11 +5,13 @@
 //! the source only through `capture`.
 
 use super::acknowledge::{Acknowledging, Written};
+use super::address::{Address, Waker};
+use super::foresee::Paging;
 use super::keep::Crossed;
 use super::read::{Limits, Reader};
 use super::sql::Sql;
 pub(crate) use super::wake::Stop;
-use super::wake::{Wake, Woken};
+use super::wake::Woken;
 use crate::capture::audit::Audit;
 use crate::capture::{Demand, install, log_id, migrate_is_installed};
 use crate::config::Config;
@@ -20,7 +22,6 @@ use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
 use crate::window::{Change, End, Goal, Kept, Piece, Purpose, Range, Remembered, Start, TableNo};
 use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -34,11 +35,41 @@ const FIRST_WIDTH: u64 = 20_000;
 const ROLLBACK_WIDTH: u64 = 1_000;
 /// However slow it is, a window has at least so many.
 const LEAST_WIDTH: u64 = 100;
+/// As long as nobody would wait.
+const FOREVER: Duration = Duration::from_secs(3_600);
 
 /// A stream of windows, and how to end it.
 pub(crate) struct Windows {
-    pub pieces: mpsc::Receiver<Result<Piece>>,
+    pub pieces: Pieces,
     pub stop: Arc<Stop>,
+}
+
+/// What was read and waits to be applied. It ends when the source's thread does, or is told to: that thread
+/// may be in the middle of a request.
+pub(crate) struct Pieces {
+    waiting: mpsc::Receiver<Result<Piece>>,
+    stop: Arc<Stop>,
+}
+
+#[cfg(test)]
+impl From<mpsc::Receiver<Result<Piece>>> for Pieces {
+    fn from(waiting: mpsc::Receiver<Result<Piece>>) -> Self {
+        Self { waiting, stop: Stop::new() }
+    }
+}
+
+impl Pieces {
+    pub async fn next(&mut self) -> Option<Result<Piece>> {
+        tokio::select! {
+            biased;
+            piece = self.waiting.recv() => piece,
+            () = Arc::clone(&self.stop).ended() => None,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
 }
 
 /// What the source's thread tells the world besides windows.
@@ -57,7 +88,7 @@ pub(crate) trait Observer: Send + 'static {
 
 /// Starts the thread that reads windows from `start` on.
 pub(crate) fn follow(
-    path: &Path,
+    address: &Address,
     config: &Config,
     start: Start,
     goal: Goal,
@@ -66,10 +97,10 @@ pub(crate) fn follow(
 ) -> Result<Windows> {
     let stop = Stop::new();
     let (out, pieces) = mpsc::channel(1);
-    let (path, config, at_stop) = (path.to_owned(), config.clone(), Arc::clone(&stop));
+    let (address, config, at_stop) = (address.clone(), config.clone(), Arc::clone(&stop));
     let thread = std::thread::Builder::new().name("redtail-source".into());
     let body = move || {
-        let failed = Follower::open(path, config, start, goal, at_stop, out.clone(), observer)
+        let failed = Follower::open(address, config, start, goal, at_stop, out.clone(), observer)
             .and_then(|f| Follower { acknowledging, ..f }.run());
         match failed {
             Err(e) if e.kind() != Kind::Stopped => drop(out.blocking_send(Err(e))),
@@ -77,6 +108,7 @@ pub(crate) fn follow(
         }
     };
     thread.spawn(body).map_err(|e| Error::new(Kind::Io, format!("cannot start a thread: {e}")))?;
+    let pieces = Pieces { waiting: pieces, stop: Arc::clone(&stop) };
     Ok(Windows { pieces, stop })
 }
 
@@ -89,9 +121,9 @@ pub(super) struct Tracked {
 }
 
 pub(super) struct Follower<O> {
-    pub(super) path: PathBuf,
+    pub(super) address: Address,
     pub(super) sql: Sql,
-    pub(super) wake: Wake,
+    pub(super) wake: Waker,
     pub(super) config: Config,
     pub(super) stop: Arc<Stop>,
     pub(super) out: mpsc::Sender<Result<Piece>>,
@@ -111,6 +143,9 @@ pub(super) struct Follower<O> {
     /// The head found at the start: what a stream that ends goes up to.
     pub(super) target: Option<u64>,
     pub(super) audited: Option<(i64, Instant)>,
+    pub(super) paging: Paging,
+    /// Since when the source has shown less than the replica has.
+    pub(super) behind: Option<Instant>,
     /// The schema version of the last audit, and the hash of the schema then.
     pub(super) schema: (i64, u64),
     pub(super) verify_begun: bool,
@@ -124,7 +159,7 @@ pub(super) struct Follower<O> {
 
 impl<O: Observer> Follower<O> {
     fn open(
-        path: PathBuf,
+        address: Address,
         config: Config,
         start: Start,
         goal: Goal,
@@ -132,8 +167,8 @@ impl<O: Observer> Follower<O> {
         out: mpsc::Sender<Result<Piece>>,
         observer: O,
     ) -> Result<Self> {
-        let sql = Sql::open(&path, config.busy_timeout)?;
-        let wake = Wake::new(&path, Arc::clone(&stop), config.poll);
+        let sql = address.connect(&config)?;
+        let wake = address.waker(Arc::clone(&stop), &config);
         let track = |(no, state)| (no, Tracked { state, reader: None, compare: None });
         Ok(Self {
             tables: start.tables.into_iter().map(track).collect(),
@@ -145,12 +180,14 @@ impl<O: Observer> Follower<O> {
             target: None,
             width: None,
             audited: None,
+            paging: Paging::default(),
+            behind: None,
             schema: (0, 0),
             verify_begun: false,
             early: true,
             demand: Demand::of_one(&config),
             acknowledging: None,
-            path,
+            address,
             sql,
             wake,
             config,
@@ -172,7 +209,7 @@ impl<O: Observer> Follower<O> {
             }
             loop {
                 self.acknowledge()?;
-                match self.wake.wait(&mut self.sql)? {
+                match self.wake.wait(&mut self.sql, self.cursor.map_or(0, |c| c.seq))? {
                     Woken::Changed => break,
                     Woken::Unchanged => self.level(Instant::now()),
                     Woken::Stopped => return Err(Error::stopped()),
@@ -187,7 +224,7 @@ impl<O: Observer> Follower<O> {
             return Ok(());
         };
         let durable = self.observer.durable(cursor.log_id);
-        if !acknowledging.is_due(durable, &self.config, self.wake.wal) {
+        if !acknowledging.is_due(durable, &self.config, self.wake.is_wal()) {
             return Ok(());
         }
         let written = acknowledging.write(&mut self.sql, durable, &self.config)?;
@@ -211,18 +248,29 @@ impl<O: Observer> Follower<O> {
     fn window(&mut self) -> Result<bool> {
         let read_at = Instant::now();
         let before = self.cursor.map(|c| c.seq);
-        self.sql.run("BEGIN")?;
+        if !self.begin()? {
+            return Ok(true);
+        }
+        let known = self.before();
         let result = self.in_snapshot(read_at);
         if self.sql.in_transaction() {
             self.sql.run("ROLLBACK")?;
+        }
+        if self.is_to_repeat(result.is_err()) {
+            if let Some(known) = known {
+                self.restore(known);
+            }
+            return Ok(true);
         }
         if let (Some(before), Some(after)) = (before, self.cursor) {
             self.pace(after.seq.saturating_sub(before), read_at.elapsed());
         }
         match result? {
             Outcome::Repair => {
-                super::owned::refuse(&self.path)?;
-                let shown = self.path.display();
+                if let Some(path) = self.address.file() {
+                    super::owned::refuse(path)?;
+                }
+                let shown = self.address.to_string();
                 let found = install::mend(&mut self.sql, &self.demand, None)
                     .map_err(|e| e.during(format!("source {shown}")))?;
                 self.observer.audited(&found);
@@ -231,6 +279,10 @@ impl<O: Observer> Follower<O> {
                 Ok(true)
             }
             Outcome::Again => Ok(true),
+            Outcome::Behind => match self.wake.wait(&mut self.sql, 0)? {
+                Woken::Stopped => Err(Error::stopped()),
+                Woken::Changed | Woken::Unchanged => Ok(true),
+            },
             Outcome::Level if fault::reconcile_early() && std::mem::take(&mut self.early) => {
                 self.audited = None;
                 Ok(true)
@@ -270,17 +322,22 @@ impl<O: Observer> Follower<O> {
         };
         let head = look.head;
         let target = *self.target.get_or_insert(head);
+        if self.is_behind(look) {
+            return Ok(Outcome::Behind);
+        }
         let mut cursor = self.locate(look, &mut piece)?;
         (cursor.schema_version, cursor.schema_hash) = self.schema;
-        let through = head.min(cursor.seq + self.window_entries());
+        let bound = cursor.seq.saturating_add(self.window_entries());
+        let through = head.min(bound);
+        self.paging.catching_up = through < head;
         if cursor.seq < through {
-            let recent = self.remember((cursor.seq, through), &mut piece)?;
+            let recent = self.remember((cursor.seq, bound), through, &mut piece)?;
             if recent.ids.iter().any(|id| *id >= self.next_id) && !fault::ignore_schema_version() {
                 // Somebody repaired capture, and the schema version does not show it.
                 self.audited = None;
                 return Ok(Outcome::Again);
             }
-            self.read_entries(&recent.ids, (cursor.seq, through), &mut piece)?;
+            self.read_entries(&recent.ids, (cursor.seq, bound), &mut piece)?;
             cursor.fingerprint = recent.fingerprint;
         }
         cursor.seq = through;
@@ -289,7 +346,7 @@ impl<O: Observer> Follower<O> {
             cursor.horizon_fingerprint = if through == head {
                 cursor.fingerprint
             } else {
-                self.fingerprint(head)?.unwrap_or_default()
+                self.fingerprint_of_head()?.unwrap_or_default()
             };
         }
         if fault::split_window() {
@@ -314,16 +371,22 @@ impl<O: Observer> Follower<O> {
         !matches!(self.goal, Goal::Verify { .. })
     }
 
-    fn window_entries(&self) -> u64 {
-        let first = if self.wake.wal { FIRST_WIDTH } else { ROLLBACK_WIDTH };
-        let most = self.config.window_entries.min(self.width.unwrap_or(first));
+    pub(super) fn window_entries(&self) -> u64 {
+        let first = if self.wake.is_wal() { FIRST_WIDTH } else { ROLLBACK_WIDTH };
+        // At a server it is decided by how large its answers are, not by how long they take.
+        let width = if self.sql.is_server() { self.paging.entries } else { self.width.unwrap_or(first) };
+        let most = self.config.window_entries.min(width);
         let in_memory = self.tables.values().any(|t| t.reader.as_ref().is_some_and(|r| r.in_memory));
         if in_memory { most.min(self.config.chunk_rows as u64) } else { most }
     }
 
     /// How long a snapshot may last.
     fn longest(&self) -> Duration {
-        if self.wake.wal { self.config.max_snapshot } else { ROLLBACK_SNAPSHOT.min(self.config.max_snapshot) }
+        if self.wake.is_wal() {
+            self.config.max_snapshot
+        } else {
+            ROLLBACK_SNAPSHOT.min(self.config.max_snapshot)
+        }
     }
 
     /// Makes the next windows as wide as the last one, which was cut off, says that they may be.
@@ -339,7 +402,7 @@ impl<O: Observer> Follower<O> {
         tracing::debug!("a window of {entries} entries took {} ms", took.as_millis());
     }
 
-    fn limits(&self, read_at: Instant) -> Limits {
+    pub(super) fn limits(&self, read_at: Instant) -> Limits {
         let longest = self.longest();
         Limits {
             rows: (self.config.chunk_rows / IN_FLIGHT).max(1),
@@ -385,7 +448,11 @@ impl<O: Observer> Follower<O> {
 
     /// Reads the next range of the first table that is not whole yet, or that is to be compared.
     fn read_range(&mut self, read_at: Instant, piece: &mut Piece) -> Result<()> {
-        let limits = self.limits(read_at);
+        let mut limits = self.limits(read_at);
+        if self.sql.is_server() {
+            // What came is here already, and was bounded when it was asked for.
+            limits = Limits { rows: self.range_rows(), bytes: usize::MAX, until: read_at + FOREVER };
+        }
         let reconciling = self.tables.iter().find(|(_, t)| t.state.reconcile.is_some()).map(|(no, _)| *no);
         if reconciling.is_none() {
             self.begin_verify()?;
@@ -399,7 +466,7 @@ impl<O: Observer> Follower<O> {
         }
         let compare = reconciling.is_none();
         let slot = if compare { &mut tracked.compare } else { &mut tracked.state.reconcile };
-        let (Some(from), Some(reader)) = (slot.take(), tracked.reader.as_ref()) else { return Ok(()) };
+        let (Some(from), Some(reader)) = (slot.clone(), tracked.reader.as_ref()) else { return Ok(()) };
         let (rows, progress) = reader.range(&mut self.sql, &from, limits)?;
         slot.clone_from(&progress);
         tracked.state.null_keys |= rows.null_keys;
@@ -470,6 +537,8 @@ fn cross(no: TableNo, tracked: &mut Tracked, sql: &mut Sql, limits: Limits, piec
 enum Outcome {
     /// Look again at once; nothing of this snapshot is used.
     Again,
+    /// The server shows less than the replica has: it may be one that lags.
+    Behind,
     /// Capture is not whole: nothing of this snapshot may be used.
     Repair,
     /// Nothing has changed.

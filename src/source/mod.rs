@@ -2,20 +2,29 @@
 //! `read` reads them; `wake` notices that there is something to read, and `retry` how long to wait after a failure.
 
 pub(crate) mod acknowledge;
+mod address;
 mod adopt;
+mod exact;
+mod foresee;
 mod keep;
 pub(crate) mod local;
 mod owned;
 mod place;
 mod query;
 mod read;
+#[cfg(feature = "remote")]
+mod remote;
 pub(crate) mod retry;
 mod select;
 pub(crate) mod sql;
+mod sqlite;
 mod wake;
 
 pub use crate::capture::describe::Skipped;
 use crate::capture::describe::describe;
+pub(crate) use address::Address;
+#[cfg(feature = "remote")]
+pub use remote::{Token, Traffic};
 
 use crate::capture::consumers::{self, Claim, Consumer};
 use crate::capture::{Demand, bound, install};
@@ -24,12 +33,13 @@ use crate::cursor::Position;
 use crate::error::{Error, Kind, Result};
 use select::Selection;
 use sql::Sql;
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::path::Path;
 
 /// A libSQL database that is followed.
 #[derive(Clone, Debug)]
 pub struct Source {
-    path: PathBuf,
+    address: Address,
     config: Config,
 }
 
@@ -44,32 +54,33 @@ pub struct Installed {
 }
 
 impl Source {
-    /// Names a source: a path, or a `file:` URL. The file is first opened when it is used.
+    /// Names a source: a path, a `file:` URL, or a server's (`libsql://`, `https://`, `http://`). It is first
+    /// opened when it is used.
     ///
     /// # Errors
-    /// `Usage` if it is neither, or if there is no such file.
+    /// `Usage` if it is neither, if there is no such file, or if a token file cannot be read.
     pub fn open(source: &str, config: &Config) -> Result<Self> {
-        if let Some((scheme, _)) = source.split_once("://").filter(|(s, _)| *s != "file") {
-            return Err(Error::usage(format!(
-                "source {scheme}://…: servers are not supported yet; give a database file"
-            )));
-        }
-        let path = source.strip_prefix("file:").map_or(source, |p| p.strip_prefix("//").unwrap_or(p));
-        let path = std::fs::canonicalize(path)
-            .map_err(|e| Error::usage(format!("source {path}: {}", sql::plain(&e))))?;
-        if !path.is_file() {
-            return Err(Error::usage(format!(
-                "source {}: not a file; give the database file",
-                path.display()
-            )));
-        }
-        Ok(Self { path, config: config.clone() })
+        Ok(Self { address: Address::parse(source, config)?, config: config.clone() })
     }
 
-    /// Where the file is.
+    /// Where the file is; `None` for a server.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn path(&self) -> Option<&Path> {
+        self.address.file()
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// What following a server has cost so far; `None` for a file.
+    #[cfg(feature = "remote")]
+    #[must_use]
+    pub fn traffic(&self) -> Option<Traffic> {
+        match &self.address {
+            Address::File(_) => None,
+            Address::Server(server) => Some(server.traffic()),
+        }
     }
 
     /// Installs capture, or repairs what is missing of it.
@@ -78,7 +89,9 @@ impl Source {
     /// `Unavailable` if the write lock is not to be had within `busy_timeout`; `Usage` if the file is no
     /// database, may not be written, or has a newer capture.
     pub async fn init(&self) -> Result<Installed> {
-        owned::refuse(&self.path)?;
+        if let Some(path) = self.path() {
+            owned::refuse(path)?;
+        }
         let config = self.config.clone();
         self.with(move |sql| {
             let demand = Demand::of_all(sql, &config)?;
@@ -180,11 +193,19 @@ impl Source {
         &self,
         work: impl FnOnce(&mut Sql) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (path, busy) = (self.path.clone(), self.config.busy_timeout);
+        let (address, config) = (self.address.clone(), self.config.clone());
         let done = tokio::task::spawn_blocking(move || {
-            let mut sql = Sql::open(&path, busy)?;
-            work(&mut sql).map_err(|e| e.during(format!("source {}", path.display())))
+            let mut sql = address.connect(&config)?;
+            let name = format!("source {address}");
+            work(&mut sql).map_err(|e| if e.to_string().starts_with(&name) { e } else { e.during(name) })
         });
         done.await.map_err(|e| Error::new(Kind::Source, format!("source: {e}")))?
+    }
+}
+
+/// The file's path, or the server's URL.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
     }
 }

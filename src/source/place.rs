@@ -15,6 +15,7 @@ use crate::value::{Value, digest};
 use crate::window::{Change, Kept, Piece, REMEMBER, Remembered, TableNo};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 /// What every window looks at first.
 #[derive(Clone, Copy)]
@@ -33,18 +34,43 @@ pub(super) struct Recent {
     pub fingerprint: u64,
 }
 
+/// The last entry up to `?2`.
+const LAST: &str = "min(?2, (SELECT max(seq) FROM _redtail_changelog))";
+
+/// Head, log id, and the entry at `?1`.
+pub(super) fn look_query() -> String {
+    let entry = ["tbl", "op", "at", "k0", "k1"].map(|c| format!("_c.{c}"));
+    format!(
+        "SELECT (SELECT max(seq) FROM _redtail_changelog), (SELECT value FROM _redtail_meta WHERE name = 'log'), \
+         _c.seq, {} FROM (SELECT 1) LEFT JOIN _redtail_changelog AS _c ON _c.seq = ?1",
+        exact(&entry)
+    )
+}
+
+/// The tables named by entries that are too old to be remembered.
+pub(super) fn others_query() -> String {
+    format!(
+        "SELECT DISTINCT tbl FROM _redtail_changelog WHERE seq > ?1 AND seq <= max(?1, {LAST} - {REMEMBER})"
+    )
+}
+
+/// The entry with this seq.
+pub(super) fn fingerprint_query() -> String {
+    let list = exact(&["tbl", "op", "at", "k0", "k1"].map(str::to_owned));
+    format!("SELECT {list} FROM _redtail_changelog WHERE seq = ?1")
+}
+
+/// The newest entry.
+pub(super) fn head_query() -> String {
+    fingerprint_query().replace("?1", "(SELECT max(seq) FROM _redtail_changelog)")
+}
+
 impl<O: Observer> Follower<O> {
     /// The head, the log id, and the entry at the cursor: one statement, because every window asks.
     /// `None` if somebody emptied the changelog.
     pub(super) fn look(&mut self) -> Result<Option<Look>> {
-        let entry = ["tbl", "op", "at", "k0", "k1"].map(|c| format!("_c.{c}"));
-        let query = format!(
-            "SELECT (SELECT max(seq) FROM _redtail_changelog), (SELECT value FROM _redtail_meta WHERE name = 'log'), \
-             _c.seq, {} FROM (SELECT 1) LEFT JOIN _redtail_changelog AS _c ON _c.seq = ?1",
-            exact(&entry)
-        );
         let seq = self.cursor.map_or(0, |c| c.seq);
-        let found = self.sql.rows(&query, &[integer(seq)], |row| {
+        let found = self.sql.rows(&look_query(), &[integer(seq)], |row| {
             let head = if let Value::Integer(head) = row.value(0)? { u64::try_from(head).ok() } else { None };
             let log_id =
                 if let Value::Blob(id) = row.value(1)? { id.try_into().ok().map(LogId) } else { None };
@@ -56,6 +82,23 @@ impl<O: Observer> Follower<O> {
         Ok(found.and_then(|(head, log_id, at_cursor)| {
             Some(Look { head: head?, log_id: log_id.unwrap_or_default(), at_cursor })
         }))
+    }
+
+    /// Whether this is a server that shows less than the replica has, of the same log: one that lags, unless
+    /// it stays so for longer than `lagging`.
+    pub(super) fn is_behind(&mut self, look: Look) -> bool {
+        let ahead = |c: Cursor| c.log_id == look.log_id && c.horizon > look.head;
+        if !self.sql.is_server() || !self.cursor.is_some_and(ahead) {
+            self.behind = None;
+            return false;
+        }
+        if self.behind.is_none() {
+            let (shown, head, lagging) = (&self.address, look.head, self.config.lagging);
+            tracing::warn!(
+                "source {shown}: its head {head} is below the replica's; waited for, up to {lagging:?}"
+            );
+        }
+        self.behind.get_or_insert_with(Instant::now).elapsed() < self.config.lagging
     }
 
     /// The cursor to read from: the replica's, if the source still has the history it belongs to.
@@ -76,7 +119,7 @@ impl<O: Observer> Follower<O> {
             return Ok(cursor);
         };
         let why = why.unwrap_or_default();
-        let shown = self.path.display().to_string();
+        let shown = self.address.to_string();
         if self.in_flight {
             // What was handed on since the start is not in `past`: look again from the replica's cursor.
             return Err(Error::new(Kind::Unavailable, format!("source {shown} diverged: {why}")));
@@ -157,13 +200,13 @@ impl<O: Observer> Follower<O> {
             }
         }
         piece.changes.push(Change::ForgetPast);
-        self.remember((common - 1, common), piece).map(|_| ())
+        self.remember((common - 1, common), common, piece).map(|_| ())
     }
 
     /// A cursor at the head: everything before it is left to reconcile.
     fn begin_here(&mut self, log_id: LogId, head: u64, piece: &mut Piece) -> Result<Cursor> {
         piece.changes.push(Change::ForgetPast);
-        let fingerprint = self.remember((head - 1, head), piece)?.fingerprint;
+        let fingerprint = self.remember((head - 1, head), head, piece)?.fingerprint;
         let (seq, horizon) = (head, head);
         Ok(Cursor {
             log_id,
@@ -175,22 +218,36 @@ impl<O: Observer> Follower<O> {
         })
     }
 
-    /// Hands on the last entries of `(after, through]`, for the replica to remember.
-    pub(super) fn remember(&mut self, (after, through): (u64, u64), piece: &mut Piece) -> Result<Recent> {
-        let from = after.max(through.saturating_sub(REMEMBER));
+    /// The columns of an entry that are remembered.
+    fn entry_columns(&self) -> Vec<String> {
         let width = self.tables.values().map(|t| t.state.table.key.width()).max().unwrap_or(0).max(2);
-        let mut columns = ["tbl", "op", "at"].map(str::to_owned).to_vec();
-        columns.extend((0..width).map(|i| format!("k{i}")));
-        let query = format!(
-            "SELECT seq, {} FROM _redtail_changelog WHERE seq > ?1 AND seq <= ?2 ORDER BY seq",
-            exact(&columns)
-        );
+        let keys = (0..width).map(|i| format!("k{i}"));
+        ["tbl", "op", "at"].map(str::to_owned).into_iter().chain(keys).collect()
+    }
+
+    pub(super) fn remember_query(&self) -> String {
+        let list = exact(&self.entry_columns());
+        format!(
+            "SELECT seq, {list} FROM _redtail_changelog WHERE seq > max(?1, {LAST} - {REMEMBER}) AND seq <= ?2 ORDER BY seq"
+        )
+    }
+
+    /// Hands on the last entries of `(after, bound]`, for the replica to remember; `through` is where they end.
+    pub(super) fn remember(
+        &mut self,
+        (after, bound): (u64, u64),
+        through: u64,
+        piece: &mut Piece,
+    ) -> Result<Recent> {
+        let from = after.max(through.saturating_sub(REMEMBER));
+        let (query, columns) = (self.remember_query(), self.entry_columns());
+        let span = [integer(after), integer(bound)];
         let by_id: HashMap<i64, TableNo> =
             self.tables.iter().map(|(no, t)| (t.state.source_id, *no)).collect();
         let mut recent = Recent { ids: HashSet::new(), fingerprint: 0 };
         let mut entries = Vec::new();
         let tables = &self.tables;
-        self.sql.rows(&query, &[integer(from), integer(through)], |row| {
+        self.sql.rows(&query, &span, |row| {
             let mut values = Vec::with_capacity(columns.len());
             row.exact(1, columns.len(), &mut values)?;
             let id = if let Some(Value::Integer(id)) = values.first() { *id } else { 0 };
@@ -207,8 +264,7 @@ impl<O: Observer> Follower<O> {
         })?;
         if from > after {
             piece.changes.push(Change::ForgetPast);
-            let query = "SELECT DISTINCT tbl FROM _redtail_changelog WHERE seq > ?1 AND seq <= ?2";
-            self.sql.rows(query, &[integer(after), integer(from)], |row| {
+            self.sql.rows(&others_query(), &span, |row| {
                 recent.ids.extend(if let Value::Integer(id) = row.value(0)? { Some(id) } else { None });
                 Ok(ControlFlow::<()>::Continue(()))
             })?;
@@ -219,11 +275,18 @@ impl<O: Observer> Follower<O> {
         Ok(recent)
     }
 
+    /// What tells the newest entry from another one of the same number.
+    pub(super) fn fingerprint_of_head(&mut self) -> Result<Option<u64>> {
+        self.sql.rows(&head_query(), &[], |row| {
+            let mut values = Vec::new();
+            row.exact(0, 5, &mut values)?;
+            Ok(ControlFlow::Break(fingerprint_of(&values)))
+        })
+    }
+
     /// What tells this entry from another one of the same number; `None` if there is none.
     pub(super) fn fingerprint(&mut self, seq: u64) -> Result<Option<u64>> {
-        let list = exact(&["tbl", "op", "at", "k0", "k1"].map(str::to_owned));
-        let query = format!("SELECT {list} FROM _redtail_changelog WHERE seq = ?1");
-        self.sql.rows(&query, &[integer(seq)], |row| {
+        self.sql.rows(&fingerprint_query(), &[integer(seq)], |row| {
             let mut values = Vec::new();
             row.exact(0, 5, &mut values)?;
             Ok(ControlFlow::Break(fingerprint_of(&values)))

@@ -1,9 +1,10 @@
 //! The SQL text by which one captured table is read: the rows that entries name, the row under a key, and
 //! the rows of a range. Only text and what is bound to it; `read` runs it.
 
+use super::exact::{Term, exact, marked};
 use super::keep::{Condition, Order};
 use super::select::Selection;
-use super::sql::{exact, placeholder, quote};
+use super::sql::{placeholder, quote};
 use crate::capture::describe::SourceTable;
 use crate::fault;
 use crate::value::Value;
@@ -43,12 +44,13 @@ impl Query<'_> {
     }
 
     pub fn row_list(&self) -> String {
-        let rowid = self.with_rowid().then(|| self.rowid());
+        let rowid = self.with_rowid().then(|| (self.rowid(), false));
         let columns = self.selection.columns.iter().map(|c| match &c.mask {
-            Some(mask) => format!("({mask}\n)"),
-            None => format!("_t.{}", quote(&c.name)),
+            Some(mask) => (format!("({mask}\n)"), c.signed),
+            None => (format!("_t.{}", quote(&c.name)), c.signed),
         });
-        exact(&rowid.into_iter().chain(columns).collect::<Vec<_>>())
+        let list: Vec<(String, bool)> = rowid.into_iter().chain(columns).collect();
+        marked(list.iter().map(|(sql, signed)| Term { sql, signed: *signed }))
     }
 
     /// The table, and the condition on its rows that is the same for every reading; never without one, so

@@ -4,6 +4,7 @@
 //! entry names a key, the read decides. Deletes are the canonical keys of the entries minus the
 //! canonical keys of the rows that were read, never "this entry found no row".
 
+use super::foresee::Wanted;
 use super::keep::Condition;
 use super::query::Query;
 use super::select::Selection;
@@ -97,19 +98,23 @@ impl Reader {
 
     /// Whether this process can read the table at all: it may lack a function or a collation.
     pub fn check(&self, sql: &mut Sql) -> Result<()> {
-        sql.check(&self.named)?;
-        sql.check(&self.query().range(Condition::default(), 1).0)
+        self.checks().iter().try_for_each(|query| sql.check(query))
     }
 
-    /// Reads what the entries of `(after, through]` name; calls `flush` whenever a piece is full.
+    /// What has to be possible for that.
+    pub fn checks(&self) -> [String; 2] {
+        [self.named.clone(), self.query().range(Condition::default(), 1).0]
+    }
+
+    /// Reads what the entries of the span `(after, through]` name; calls `flush` whenever a piece is full.
     pub fn window(
         &mut self,
         sql: &mut Sql,
-        (after, through): (u64, u64),
+        span: (u64, u64),
         limits: Limits,
         flush: &mut dyn FnMut(Deltas) -> Result<()>,
     ) -> Result<()> {
-        let mut binds = vec![Value::Integer(self.captured.id), integer(after), integer(through)];
+        let mut binds = self.window_binds(span);
         if self.selection.keep.is_some() {
             // The boundary moves from window to window, and stands in the text.
             binds.extend(self.query().named_binds());
@@ -243,6 +248,23 @@ impl Reader {
         Ok(Some(out))
     }
 
+    /// What [`Reader::window`] asks of a snapshot, where no boundary decides about it.
+    pub(super) fn window_queries(&self, span: (u64, u64)) -> impl Iterator<Item = Wanted> {
+        let binds = self.window_binds(span);
+        let texts = [Some(self.named.clone()), self.named_by_rowid.clone()];
+        texts.into_iter().flatten().map(move |text| (text, binds.clone()))
+    }
+
+    fn window_binds(&self, (after, through): (u64, u64)) -> Vec<Value> {
+        vec![Value::Integer(self.captured.id), integer(after), integer(through)]
+    }
+
+    /// What [`Reader::range`] asks of a snapshot, in turn.
+    pub(super) fn range_queries(&self, from: &Progress, rows: usize) -> Vec<Wanted> {
+        let behind = self.query().behind(&from.values).into_iter();
+        behind.map(|condition| self.query().range(condition, rows)).collect()
+    }
+
     /// Reads the rows behind `from` in key order, until a limit is reached.
     ///
     /// The second value is how far it came; `None` at the table's end.
@@ -255,8 +277,7 @@ impl Reader {
         let mut rows = Deltas::of(self.shape);
         let mut progress = from.clone();
         progress.by_sweep = self.by_sweep;
-        for condition in self.query().behind(&from.values) {
-            let (query, binds) = self.query().range(condition, limits.rows - rows.len());
+        for (query, binds) in self.range_queries(from, limits.rows) {
             let full = sql.rows(&query, &binds, |row| {
                 let Some(read) = self.row(row, 0)? else { return Ok(ControlFlow::Continue(())) };
                 if read.key <= progress.through && !self.by_sweep {

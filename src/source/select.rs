@@ -8,7 +8,7 @@ use super::sql::{Sql, quote};
 use crate::capture::describe::SourceTable;
 use crate::config::TableConfig;
 use crate::error::{Error, Result};
-use crate::schema::{Column, Key, KeyPart, Table, is_real};
+use crate::schema::{Column, Key, KeyPart, Table, is_loose, is_real};
 use crate::value::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -32,6 +32,8 @@ pub(crate) struct Selected {
     pub mask: Option<String>,
     /// The source turns its integers into reals.
     pub real: bool,
+    /// It may hold −0.0: a column with an affinity keeps none, but a generated one is not stored.
+    pub signed: bool,
 }
 
 /// Only the first rows in the order of a column, descending, and of the key.
@@ -45,7 +47,12 @@ impl Selection {
     /// # Errors
     /// `Usage` if the configuration does not fit the table; the error says where and what would be right.
     pub fn of(t: &SourceTable, config: Option<&TableConfig>, sql: &mut Sql) -> Result<Self> {
-        let plain = |c: &Column| Selected { name: c.name.clone(), mask: None, real: is_real(&c.declared) };
+        let plain = |c: &Column| Selected {
+            name: c.name.clone(),
+            mask: None,
+            real: is_real(&c.declared),
+            signed: is_loose(&c.declared) || t.column(&c.name).is_some_and(|c| c.hidden != 0),
+        };
         let mut selection = Self {
             table: t.table.clone(),
             columns: t.table.columns.iter().map(plain).collect(),
@@ -105,7 +112,7 @@ impl Selection {
             }
             check(t, mask).map_err(|e| e.during(&here))?;
             if let Some(column) = self.columns.iter_mut().find(|c| c.name.eq_ignore_ascii_case(name)) {
-                (column.mask, column.real) = (Some(mask.clone()), false);
+                (column.mask, column.real, column.signed) = (Some(mask.clone()), false, true);
             }
         }
         Ok(())

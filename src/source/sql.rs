@@ -1,33 +1,31 @@
-//! One libSQL connection on one thread: prepared statements, exact values, classified errors.
+//! One connection to a source on one thread, whichever kind it is: exact values, classified errors.
 //!
-//! Owns quoting and binding: identifiers are quoted by [`quote`] and nowhere else, values are bound.
-//! A row's values are copied out before the next row is asked for, because libsql's `Row` is a view on
-//! the statement; and every statement is reset when it is left, because an open one holds its snapshot.
+//! Owns quoting and binding: identifiers are quoted by [`quote`] and nowhere else, values are bound. Two back
+//! ends do the work: `sqlite` for a file, `remote` for a server; nobody else tells them apart. A row's values
+//! are copied out before the next row is asked for, because libsql's `Row` is a view on the statement.
 
+use super::exact::MASK_BITS;
+pub(crate) use super::exact::{exact, exact_width};
+#[cfg(feature = "remote")]
+use super::remote::{Server, Stream, Values};
+use super::sqlite::{self, File};
 use crate::error::{Error, Kind, Result};
 use crate::utf16::Encoding;
 use crate::value::Value;
-use futures::FutureExt;
-use std::collections::HashMap;
-use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
-/// Statements kept prepared; beyond it all are dropped and prepared again as they are used.
-const PREPARED: usize = 256;
-
 pub(crate) struct Sql {
-    connection: libsql::Connection,
+    end: End,
     encoding: Encoding,
-    prepared: HashMap<String, libsql::Statement>,
 }
 
-/// Local libsql is async in name only: a call that is not ready at once is our mistake.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    let done = future.now_or_never();
-    assert!(done.is_some(), "a local call of libsql waited");
-    done.unwrap_or_else(|| unreachable!())
+/// What is at the other end.
+enum End {
+    File(File),
+    #[cfg(feature = "remote")]
+    Server(Box<Stream>),
 }
 
 impl Sql {
@@ -37,40 +35,42 @@ impl Sql {
     /// `Usage` if it is not there or is no database.
     pub fn open(path: &Path, busy_timeout: Duration) -> Result<Self> {
         let shown = path.display();
-        match std::fs::metadata(path) {
-            Err(e) => return Err(Error::usage(format!("source {shown}: {}", plain(&e)))),
-            Ok(m) if !m.is_file() => {
-                return Err(Error::usage(format!("source {shown}: not a file; give the database file")));
-            }
-            Ok(_) => {}
-        }
-        let flags = libsql::OpenFlags::SQLITE_OPEN_READ_WRITE;
-        let database =
-            now(libsql::Builder::new_local(path).flags(flags).build()).map_err(|e| classify(&e))?;
-        let connection = database.connect().map_err(|_| {
-            Error::usage(format!(
-                "source {shown}: cannot be opened; check the permissions of the file and its folder"
-            ))
-        })?;
-        connection.busy_timeout(busy_timeout).map_err(|e| classify(&e))?;
-        let mut sql = Self { connection, encoding: Encoding::Utf8, prepared: HashMap::new() };
+        let end = End::File(File::open(path, busy_timeout)?);
+        let mut sql = Self { end, encoding: Encoding::Utf8 };
         // The first read of the file: says whether it is a database at all.
         sql.integer("PRAGMA schema_version", &[]).map_err(|e| match e.kind() {
             Kind::Damaged => Error::usage(format!("source {shown}: not a database")),
             _ => e.during(format!("source {shown}")),
         })?;
         sql.run("PRAGMA foreign_keys = OFF")?;
-        if let Some(Value::Text(name)) = sql.value("PRAGMA encoding", &[])? {
-            sql.encoding = Encoding::named(&String::from_utf8_lossy(&name));
+        sql.encoding = sql.read_encoding()?;
+        Ok(sql)
+    }
+
+    /// Speaks to a server; its encoding is asked for once.
+    #[cfg(feature = "remote")]
+    pub fn connect(server: &std::sync::Arc<Server>) -> Result<Self> {
+        let mut sql = Self { end: End::Server(Box::new(Stream::new(server))), encoding: Encoding::Utf8 };
+        sql.encoding = match server.encoding() {
+            Some(known) => known,
+            None => server.set_encoding(sql.read_encoding()?),
+        };
+        if let End::Server(stream) = &mut sql.end {
+            stream.encoding = sql.encoding;
         }
         Ok(sql)
     }
 
     /// A database in memory, to ask SQLite what it thinks of an expression.
     pub fn scratch() -> Result<Self> {
-        let database = now(libsql::Builder::new_local(":memory:").build()).map_err(|e| classify(&e))?;
-        let connection = database.connect().map_err(|e| classify(&e))?;
-        Ok(Self { connection, encoding: Encoding::Utf8, prepared: HashMap::new() })
+        Ok(Self { end: End::File(File::scratch()?), encoding: Encoding::Utf8 })
+    }
+
+    fn read_encoding(&mut self) -> Result<Encoding> {
+        Ok(match self.value("PRAGMA encoding", &[])? {
+            Some(Value::Text(name)) => Encoding::named(&String::from_utf8_lossy(&name)),
+            _ => Encoding::Utf8,
+        })
     }
 
     /// Calls `each` with every row until it breaks.
@@ -78,21 +78,13 @@ impl Sql {
         &mut self,
         sql: &str,
         binds: &[Value],
-        mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<B>>,
+        each: impl FnMut(&Row<'_>) -> Result<ControlFlow<B>>,
     ) -> Result<Option<B>> {
-        let encoding = self.encoding;
-        let statement = self.prepare(sql)?;
-        let result = (|| {
-            let mut rows = now(statement.query(bound(binds, encoding))).map_err(|e| classify(&e))?;
-            while let Some(row) = now(rows.next()).map_err(|e| classify(&e))? {
-                if let ControlFlow::Break(b) = each(&Row(&row, encoding))? {
-                    return Ok(Some(b));
-                }
-            }
-            Ok(None)
-        })();
-        statement.reset();
-        result
+        match &mut self.end {
+            End::File(file) => file.rows(sql, binds, self.encoding, each),
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.rows(sql, binds, each),
+        }
     }
 
     /// The first column of the first row.
@@ -108,28 +100,61 @@ impl Sql {
         })
     }
 
-    /// Runs one statement, prepared and kept; its rows are ignored.
+    /// Runs one statement; its rows are ignored. What a server makes of it may be heard with a later call,
+    /// at the latest with COMMIT.
     pub fn run(&mut self, sql: &str) -> Result<()> {
         self.run_with(sql, &[])
     }
 
     pub fn run_with(&mut self, sql: &str, binds: &[Value]) -> Result<()> {
-        self.rows(sql, binds, |_| Ok(ControlFlow::<()>::Continue(()))).map(|_| ())
+        match &mut self.end {
+            End::File(file) => {
+                file.rows(sql, binds, self.encoding, |_| Ok(ControlFlow::<()>::Continue(()))).map(|_| ())
+            }
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.run(sql, binds),
+        }
     }
 
     /// Runs statements that change the schema; none of them is kept.
     pub fn script(&mut self, sql: &str) -> Result<()> {
-        now(self.connection.execute_batch(sql)).map(|_| ()).map_err(|e| classify(&e))
+        match &mut self.end {
+            End::File(file) => file.script(sql),
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.script(sql),
+        }
     }
 
     /// Whether a statement can be prepared.
     pub fn check(&mut self, sql: &str) -> Result<()> {
-        self.prepare(sql).map(|_| ())
+        match &mut self.end {
+            End::File(file) => file.check(sql),
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.check(sql),
+        }
+    }
+
+    /// Says what will be asked for next in this transaction, so that a server answers it all at once. A
+    /// statement that is not known beforehand only costs another round trip.
+    pub fn ahead(&mut self, wanted: &[(String, Vec<Value>)]) -> Result<()> {
+        match &mut self.end {
+            End::File(_) => {
+                let _ = wanted;
+                Ok(())
+            }
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.ahead(wanted),
+        }
     }
 
     /// How long to wait for a lock; zero is not at all.
     pub fn busy_timeout(&mut self, time: Duration) -> Result<()> {
-        self.connection.busy_timeout(time).map_err(|e| classify(&e))
+        match &mut self.end {
+            End::File(file) => file.busy_timeout(time),
+            // A server has a patience of its own.
+            #[cfg(feature = "remote")]
+            End::Server(_) => Ok(()),
+        }
     }
 
     /// Whether the database is in WAL mode. There a commit of ours need not be on disk at once, and
@@ -146,7 +171,7 @@ impl Sql {
                 "source: journal mode MVCC is not supported; the order of its entries is not the order of its commits",
             ));
         }
-        if !self.in_transaction() {
+        if !self.in_transaction() && !self.is_server() {
             self.run(if wal { "PRAGMA synchronous = NORMAL" } else { "PRAGMA synchronous = FULL" })?;
             self.run("PRAGMA wal_autocheckpoint = 0")?;
         }
@@ -157,39 +182,93 @@ impl Sql {
         self.encoding
     }
 
-    pub fn in_transaction(&self) -> bool {
-        !self.connection.is_autocommit()
-    }
-
-    fn prepare(&mut self, sql: &str) -> Result<&mut libsql::Statement> {
-        if !self.prepared.contains_key(sql) {
-            if self.prepared.len() >= PREPARED {
-                self.prepared.clear();
+    pub fn check_ahead(&mut self, wanted: &[String]) -> Result<()> {
+        match &mut self.end {
+            End::File(_) => {
+                let _ = wanted;
+                Ok(())
             }
-            let statement = now(self.connection.prepare(sql)).map_err(|e| classify(&e))?;
-            self.prepared.insert(sql.to_owned(), statement);
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.check_ahead(wanted),
         }
-        self.prepared.get_mut(sql).ok_or_else(|| Error::new(Kind::Source, "statement was not kept"))
+    }
+
+    /// Begins a snapshot. Where all that will be read in it is known beforehand, a server answers it in one
+    /// request; a file has no use for that.
+    pub fn begin(&mut self, foreseen: &[(String, Vec<Value>)]) -> Result<()> {
+        match &mut self.end {
+            #[cfg(feature = "remote")]
+            End::Server(stream) if !foreseen.is_empty() => stream.foresee(foreseen),
+            _ => self.run("BEGIN"),
+        }
+    }
+
+    /// Whether the last snapshot could not answer something because it was not foreseen.
+    pub fn take_missed(&mut self) -> bool {
+        match &mut self.end {
+            End::File(_) => false,
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.take_missed(),
+        }
+    }
+
+    /// Whether a server had to be asked for less since the last call.
+    pub fn take_too_large(&mut self) -> bool {
+        match &mut self.end {
+            End::File(_) => false,
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.take_too_large(),
+        }
+    }
+
+    /// How many bytes a server's last answer had.
+    pub fn last_answer(&self) -> usize {
+        match &self.end {
+            End::File(_) => 0,
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.last_answer,
+        }
+    }
+
+    /// A row too large for one answer of a server is read in pieces.
+    pub fn set_in_pieces(&mut self, in_pieces: bool) {
+        match &mut self.end {
+            End::File(_) => {
+                let _ = in_pieces;
+            }
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.in_pieces = in_pieces,
+        }
+    }
+
+    /// Writes all of this in a transaction of one request: no lock is held while anything travels.
+    pub fn atomically(&mut self, writes: &[(String, Vec<Value>)]) -> Result<()> {
+        match &mut self.end {
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.atomically(writes),
+            End::File(_) => {
+                self.run("BEGIN IMMEDIATE")?;
+                writes.iter().try_for_each(|(sql, binds)| self.run_with(sql, binds))?;
+                self.run("COMMIT")
+            }
+        }
+    }
+
+    pub fn is_server(&self) -> bool {
+        !matches!(self.end, End::File(_))
+    }
+
+    pub fn in_transaction(&self) -> bool {
+        match &self.end {
+            End::File(file) => file.in_transaction(),
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.in_transaction(),
+        }
     }
 }
 
-/// Text that libsql cannot carry is bound as a blob and cast back by the statement ([`placeholder`]).
-fn bound(binds: &[Value], encoding: Encoding) -> Vec<libsql::Value> {
-    let one = |v: &Value| match v {
-        Value::Null => libsql::Value::Null,
-        Value::Integer(i) => libsql::Value::Integer(*i),
-        Value::Real(r) => libsql::Value::Real(*r),
-        Value::Text(t) => match plain_text(t) {
-            Some(text) => libsql::Value::Text(text.to_owned()),
-            None => libsql::Value::Blob(encoding.bytes(t)),
-        },
-        Value::Blob(b) | Value::Utf16le(b) | Value::Utf16be(b) => libsql::Value::Blob(b.clone()),
-    };
-    binds.iter().map(one).collect()
-}
-
-/// Text that libsql binds as it is: UTF-8 without NUL.
-fn plain_text(text: &[u8]) -> Option<&str> {
+/// Text that every back end binds as it is: UTF-8 without NUL.
+pub(crate) fn plain_text(text: &[u8]) -> Option<&str> {
     std::str::from_utf8(text).ok().filter(|t| !t.contains('\0'))
 }
 
@@ -201,24 +280,39 @@ pub(crate) fn placeholder(n: usize, value: &Value) -> String {
         Value::Text(t) if plain_text(t).is_some() => format!("?{n}"),
         // A cast takes a bound blob for UTF-8; what a function returns it takes as the database's own bytes.
         Value::Text(_) | Value::Utf16le(_) | Value::Utf16be(_) => format!("+CAST(substr(?{n}, 1) AS TEXT)"),
+        // JSON has no infinity.
+        Value::Real(r) if r.is_infinite() => {
+            let x = if *r < 0.0 { "-9e999" } else { "9e999" };
+            format!("CASE WHEN ?{n} IS NULL THEN {x} ELSE {x} END")
+        }
         _ => format!("?{n}"),
     }
 }
 
 /// One row of a result.
-pub(crate) struct Row<'a>(&'a libsql::Row, Encoding);
+pub(crate) struct Row<'a> {
+    cells: Cells<'a>,
+    encoding: Encoding,
+}
 
-impl Row<'_> {
-    /// A column that the statement made exact by [`exact`], or that cannot be text.
+pub(crate) enum Cells<'a> {
+    File(&'a libsql::Row),
+    #[cfg(feature = "remote")]
+    Server(&'a Values),
+}
+
+impl<'a> Row<'a> {
+    pub(super) fn new(cells: Cells<'a>, encoding: Encoding) -> Self {
+        Self { cells, encoding }
+    }
+
+    /// A column that cannot be text, or a name.
     pub fn value(&self, column: usize) -> Result<Value> {
-        let column = i32::try_from(column).map_err(|_| Error::new(Kind::Source, "too many columns"))?;
-        Ok(match self.0.get_value(column).map_err(|e| classify(&e))? {
-            libsql::Value::Null => Value::Null,
-            libsql::Value::Integer(i) => Value::Integer(i),
-            libsql::Value::Real(r) => Value::Real(r),
-            libsql::Value::Text(t) => Value::Text(t.into_bytes()),
-            libsql::Value::Blob(b) => Value::Blob(b),
-        })
+        match self.cells {
+            Cells::File(row) => sqlite::cell(row, column),
+            #[cfg(feature = "remote")]
+            Cells::Server(values) => values.value(column),
+        }
     }
 
     pub fn integer(&self, column: usize) -> Result<i64> {
@@ -231,7 +325,7 @@ impl Row<'_> {
     /// Text selected through `CAST(… AS BLOB)`; `None` for NULL.
     pub fn text(&self, column: usize) -> Result<Option<String>> {
         match self.value(column)? {
-            Value::Blob(b) | Value::Text(b) => match self.1.text(b) {
+            Value::Blob(b) | Value::Text(b) => match self.encoding.text(b) {
                 Value::Text(t) => Ok(String::from_utf8(t).ok()),
                 _ => Ok(None),
             }
@@ -242,8 +336,12 @@ impl Row<'_> {
         }
     }
 
-    /// Appends `n` values selected by [`exact`], starting at `column`.
+    /// Appends the `n` values of a list made by [`exact`], which starts at `column`. To be called once.
     pub fn exact(&self, column: usize, n: usize, out: &mut Vec<Value>) -> Result<()> {
+        #[cfg(feature = "remote")]
+        if let Cells::Server(values) = self.cells {
+            return values.take(column, n, out);
+        }
         let first = out.len();
         for i in 0..n {
             out.push(self.value(column + i)?);
@@ -256,41 +354,13 @@ impl Row<'_> {
                     let Value::Blob(text) = std::mem::replace(value, Value::Null) else {
                         return Err(Error::new(Kind::Source, "text did not arrive as bytes"));
                     };
-                    *value = self.1.text(text);
+                    *value = self.encoding.text(text);
                 }
                 mask >>= 1;
             }
         }
         Ok(())
     }
-}
-
-/// Values told by one integer which of them are text.
-const MASK_BITS: usize = 62;
-
-/// The select list that brings values back bit for bit, for [`Row::exact`].
-///
-/// libsql cuts text at its first NUL and panics on text that is not UTF-8, so text travels as a blob;
-/// integers with one bit per value say which blobs are text. One column a value and one for 62 keeps
-/// tables of 1,000 columns under SQLite's limit of 2,000 columns a SELECT.
-pub(crate) fn exact(expressions: &[String]) -> String {
-    let mut list = String::new();
-    for x in expressions {
-        let _ = write!(list, "CASE typeof({x}) WHEN 'text' THEN CAST({x} AS BLOB) ELSE {x} END,");
-    }
-    for word in expressions.chunks(MASK_BITS) {
-        for (bit, x) in word.iter().enumerate() {
-            let _ = write!(list, "{}((typeof({x})='text')<<{bit})", if bit == 0 { "" } else { "|" });
-        }
-        list.push(',');
-    }
-    list.pop();
-    list
-}
-
-/// How many columns [`exact`] makes of `n` values.
-pub(crate) fn exact_width(n: usize) -> usize {
-    n + n.div_ceil(MASK_BITS)
 }
 
 /// The only place where an identifier becomes SQL.
@@ -305,20 +375,4 @@ pub(crate) fn plain(e: &std::io::Error) -> String {
         std::io::ErrorKind::PermissionDenied => "permission denied".into(),
         _ => e.to_string(),
     }
-}
-
-/// SQLite's primary result codes, in the classes that matter here (<https://sqlite.org/rescode.html>).
-fn classify(e: &libsql::Error) -> Error {
-    let libsql::Error::SqliteFailure(code, message) = e else {
-        return Error::new(Kind::Source, e.to_string());
-    };
-    let kind = match code & 0xff {
-        5 | 6 | 9 | 15 | 17 => Kind::Unavailable,
-        8 => return Error::usage("read only; its capture must be installed by someone who may write it"),
-        14 | 23 => Kind::Usage,
-        11 | 26 => Kind::Damaged,
-        10 | 13 => Kind::Io,
-        _ => Kind::Source,
-    };
-    Error::new(kind, message.clone())
 }

@@ -11,8 +11,8 @@
 use super::sql::Sql;
 use crate::error::{Error, Kind, Result};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// The first distance between two checks after a hint.
@@ -167,6 +167,8 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 pub(crate) struct Stop {
     set: AtomicBool,
     released: tokio::sync::watch::Sender<bool>,
+    ended: tokio::sync::Notify,
+    also: Mutex<Option<Box<dyn Fn() + Send>>>,
     #[cfg(target_os = "linux")]
     bell: Option<rustix::fd::OwnedFd>,
 }
@@ -176,6 +178,8 @@ impl Stop {
         Arc::new(Self {
             set: AtomicBool::new(false),
             released: tokio::sync::watch::Sender::new(false),
+            ended: tokio::sync::Notify::new(),
+            also: Mutex::new(None),
             #[cfg(target_os = "linux")]
             bell: rustix::event::eventfd(
                 0,
@@ -187,6 +191,7 @@ impl Stop {
 
     pub fn set(&self) {
         self.set.store(true, Ordering::SeqCst);
+        self.ended.notify_one();
         self.ring();
     }
 
@@ -201,8 +206,24 @@ impl Stop {
         let _ = self.released.subscribe().wait_for(|released| *released).await;
     }
 
+    /// Ready when it was set: whoever waits for the source's thread need not wait for its last request.
+    pub async fn ended(self: Arc<Self>) {
+        if !self.is_set() {
+            self.ended.notified().await;
+        }
+    }
+
+    /// What else is to be called to wake the thread.
+    #[cfg(feature = "remote")]
+    pub fn also(&self, wake: impl Fn() + Send + 'static) {
+        *self.also.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(wake));
+    }
+
     /// Wakes the thread without ending it.
     pub fn ring(&self) {
+        if let Some(also) = &*self.also.lock().unwrap_or_else(PoisonError::into_inner) {
+            also();
+        }
         #[cfg(target_os = "linux")]
         if let Some(bell) = &self.bell {
             let _ = rustix::io::write(bell, &1u64.to_ne_bytes());

@@ -6,6 +6,7 @@
 //! Settings, all of the environment and all optional:
 //! - `REDTAIL_SAMPLE_DB`: a sample database to follow; without it the tests on it are skipped.
 //! - `REDTAIL_REQUIRE_SAMPLE=1`, `REDTAIL_REQUIRE_ORACLE=1`: a test that would be skipped fails instead.
+//! - `REDTAIL_REQUIRE_SQLD=1`: the same for a test that needs a server.
 //! - `REDTAIL_SEED`: the seed of every random choice; each test that makes one prints it.
 #![cfg(all(unix, feature = "cli"))]
 #![allow(
@@ -28,6 +29,7 @@ mod kill;
 mod large;
 mod migrations;
 mod neighbour;
+mod remote;
 mod remove;
 mod room;
 mod sample;

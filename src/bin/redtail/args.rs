@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
-    /// The database to follow: a path or a file: URL
+    /// The database to follow: a path, a file: URL, or a server's: libsql://, https://, http://
     #[arg(short, long, global = true, value_name = "SOURCE", env = "REDTAIL_SOURCE")]
     pub source: Option<String>,
     /// The replica's file
@@ -20,6 +20,12 @@ pub struct Args {
     /// The configuration [default: redtail.toml, if it is there]
     #[arg(long, global = true, value_name = "FILE", env = "REDTAIL_CONFIG")]
     pub config: Option<PathBuf>,
+    /// A file with the server's token; else the environment's is taken
+    #[arg(long, global = true, value_name = "FILE", env = "REDTAIL_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Speak http to other machines too: whoever stands between can read the token and the rows
+    #[arg(long, global = true)]
+    pub insecure: bool,
     /// Say more on stderr; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -147,6 +153,24 @@ pub enum Bench {
         /// How long the application writes in each phase
         #[arg(long, default_value_t = 10, value_name = "N")]
         seconds: u64,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Lag, requests and drains of a server (-s URL) that is there for it; it is written to
+    Remote {
+        /// Single-row transactions a second
+        #[arg(long, default_value_t = 100)]
+        rate: u32,
+        /// How long each of the two lag runs writes
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        seconds: u64,
+        /// Rows of the drains
+        #[arg(long, default_value_t = 200_000, value_name = "N")]
+        rows: u64,
+        /// Rows of the table that is updated here and there
+        #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+        table: u64,
         /// As JSON
         #[arg(long)]
         json: bool,

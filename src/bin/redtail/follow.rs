@@ -9,11 +9,24 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Opens what the settings name. The source is looked at first: a wrong one makes no replica.
-async fn open(settings: &Settings) -> Result<Arc<Replicator>> {
+///
+/// `patient`: what follows without end does not end because its source is away.
+async fn open(settings: &Settings, patient: bool) -> Result<Arc<Replicator>> {
     let (source, path) = (settings.source()?, settings.replica()?);
     let source = Source::open(source, &settings.config)?;
     source.check().await?;
-    let captured = source.head().await?.is_some();
+    let captured = match source.head().await {
+        // A replica that is there serves its readers meanwhile.
+        Err(e) if patient && e.is_transient() && e.kind() != Kind::Refused && path.exists() => {
+            tracing::warn!("{e}; the replica is served as it is");
+            return Ok(Arc::new(Replicator::new(
+                source,
+                Replica::open(path, &settings.config)?,
+                settings.config.clone(),
+            )));
+        }
+        head => head?.is_some(),
+    };
     if path.exists() {
         // A replica of another source is refused before it is opened to be written.
         match Replica::open_to_read(path, &settings.config) {
@@ -51,7 +64,7 @@ fn serve(replicator: &Arc<Replicator>) -> Option<control::Served> {
 
 pub async fn run(settings: &Settings) -> Exit {
     let stop = stopped()?;
-    let replicator = open(settings).await?;
+    let replicator = open(settings, true).await?;
     let _served = serve(&replicator);
     let shown = progress::show(&replicator, "run");
     let ended = replicator.run(stop).await;
@@ -61,7 +74,7 @@ pub async fn run(settings: &Settings) -> Exit {
 
 pub async fn sync(settings: &Settings) -> Exit {
     let stop = stopped()?;
-    let replicator = open(settings).await?;
+    let replicator = open(settings, false).await?;
     let _served = serve(&replicator);
     let shown = progress::show(&replicator, "sync");
     let reached = tokio::select! {

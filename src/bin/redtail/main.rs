@@ -120,7 +120,7 @@ async fn prune(settings: &Settings) -> Exit {
 
 async fn remove(settings: &Settings, force: bool) -> Exit {
     let source = Source::open(settings.source()?, &settings.config)?;
-    let path = source.path().display().to_string();
+    let path = source.to_string();
     let this = if settings.has_replica() {
         Replica::open_to_read(settings.replica()?, &settings.config)?.consumer_id()?
     } else {

@@ -43,7 +43,11 @@ impl Seen {
 pub async fn status(settings: &Settings, json: bool) -> Exit {
     let path = settings.replica()?;
     let seen = if settings.has_source() {
-        Some(Seen::look(&Source::open(settings.source()?, &settings.config)?).await?)
+        match Seen::look(&Source::open(settings.source()?, &settings.config)?).await {
+            // A running one says itself what is wrong with its source.
+            Err(e) if e.is_transient() && connect(path).is_some() => None,
+            seen => Some(seen?),
+        }
     } else {
         None
     };
@@ -65,7 +69,12 @@ pub fn write(
     out: &mut dyn Write,
 ) -> Exit {
     let progress = live.map(|l| l.progress().borrow().clone());
-    let said = describe(replica, progress.as_ref(), seen)?;
+    let mut said = describe(replica, progress.as_ref(), seen)?;
+    #[cfg(feature = "remote")]
+    if let (Some(traffic), Some(said)) = (live.and_then(Replicator::traffic), said.as_object_mut()) {
+        said.insert("requests".into(), traffic.requests.into());
+        said.insert("rows_read".into(), traffic.rows_read.into());
+    }
     let written = if as_json { writeln!(out, "{said}") } else { for_people(&said, out) };
     written.map(|()| 0).map_err(|e| failure(&e))
 }
@@ -158,6 +167,9 @@ fn for_people(said: &Json, out: &mut dyn Write) -> io::Result<()> {
         "consistent  {}",
         if said.get("consistent") == Some(&Json::Bool(true)) { "yes" } else { "no" }
     )?;
+    if said.get("requests").is_some() {
+        writeln!(out, "server      {} requests, {} rows read there", field("requests"), field("rows_read"))?;
+    }
     if let Some(error) = said.get("error").and_then(Json::as_str) {
         writeln!(out, "error       {error}")?;
     }

@@ -76,7 +76,7 @@ pub(super) fn apply(
                 durable = durable.max(applied.end.cursor.seq);
             }
         };
-        tokio::join!(writer.run(pieces, publish), feed).0
+        tokio::join!(writer.run(pieces.into(), publish), feed).0
     });
     (durable, visible, ended)
 }
@@ -260,7 +260,7 @@ fn an_error_of_the_stream_is_not_taken_for_the_replicas() {
         let (send, pieces) = mpsc::channel(1);
         send.send(Err(Error::new(Kind::Damaged, "source: malformed"))).await.unwrap();
         drop(send);
-        writer.run(pieces, |_| {}).await
+        writer.run(pieces.into(), |_| {}).await
     });
     assert_eq!(ended.unwrap_err().kind(), Kind::Damaged);
     assert_eq!(*replica.condition().borrow(), crate::replica::Condition::Good);

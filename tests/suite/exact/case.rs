@@ -14,12 +14,15 @@ use tokio::task::JoinHandle;
 use super::script::Step;
 use crate::support::note;
 use crate::support::oracle::Oracle;
+use crate::support::server::Server;
 
 /// What a worker plays all its cases with.
 pub(super) struct Stage {
     pub(super) oracle: Oracle,
     runtime: Runtime,
     folder: PathBuf,
+    /// Where the source is, if it is not a file of this folder.
+    server: Option<Server>,
     /// How long redtail may take to be level with the source.
     pub(super) patience: Duration,
     /// Every line of the scripts is printed before it is known how it ends: for a case that ends the process.
@@ -67,7 +70,14 @@ impl Stage {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let trace = std::env::var("REDTAIL_TRACE").is_ok();
-        Self { oracle, runtime, folder, patience: Duration::from_secs(30), trace, comparisons: 0, rows: 0 }
+        let patience = Duration::from_secs(30);
+        Self { oracle, runtime, folder, server: None, patience, trace, comparisons: 0, rows: 0 }
+    }
+
+    /// Its cases have this server for their source.
+    pub(super) fn on(mut self, server: Server) -> Self {
+        self.server = Some(server);
+        self
     }
 
     /// Plays a script that is known already; the end of it is a sync.
@@ -110,13 +120,22 @@ impl<'s> Case<'s> {
     fn begin(stage: &'s mut Stage) -> Self {
         let _ = fs::remove_dir_all(&stage.folder);
         fs::create_dir_all(&stage.folder).unwrap();
-        let source = stage.folder.join("source.db");
-        stage.oracle.ask(&json!({"op": "begin", "db": source}));
+        let source = match &stage.server {
+            Some(server) => server.database(),
+            None => stage.folder.join("source.db"),
+        };
+        let begun = stage.oracle.ask(&json!({"op": "begin", "db": source}));
+        if let (Some(server), Some(false)) = (&mut stage.server, begun["clean"].as_bool()) {
+            server.renew();
+            stage.oracle.ask(&json!({"op": "begin", "db": source}));
+        }
         let config = Config {
             cache_bytes: 1 << 20,
             poll: Duration::from_millis(20),
             // Whatever is done to the source falls between two of them now and then.
-            ack_interval: Duration::from_millis(2),
+            ack_interval: Duration::from_millis(if stage.server.is_some() { 200 } else { 2 }),
+            lagging: Duration::from_millis(100),
+            request_timeout: Duration::from_secs(10),
             ..Config::default()
         };
         Self {
@@ -225,6 +244,14 @@ impl<'s> Case<'s> {
             Step::SetBack => {
                 self.statements("set_back", &json!({"op": "set_back"}), &[]);
             }
+            Step::Backup if self.stage.server.is_some() => {
+                self.stop()?;
+                self.at_server(Server::backup);
+            }
+            Step::Restore if self.stage.server.is_some() => {
+                self.stop()?;
+                self.at_server(Server::restore);
+            }
             Step::Backup => {
                 let to = self.stage.folder.join("backup.db");
                 self.stage.oracle.ask(&json!({"op": "backup", "to": to}));
@@ -238,8 +265,16 @@ impl<'s> Case<'s> {
         Ok(())
     }
 
+    /// Does something to the server while nobody has its file open.
+    fn at_server(&mut self, work: impl FnOnce(&mut Server)) {
+        self.stage.oracle.ask(&json!({"op": "leave"}));
+        work(self.stage.server.as_mut().expect("a server"));
+        self.stage.oracle.ask(&json!({"op": "open", "db": self.source}));
+    }
+
     fn open_source(&self) -> Played<Source> {
-        let path = self.source.to_str().expect("a folder of the test");
+        let url = self.stage.server.as_ref().map(Server::url);
+        let path = url.as_deref().unwrap_or_else(|| self.source.to_str().expect("a folder of the test"));
         Source::open(path, &self.config).map_err(|e| format!("opening the source: {e}"))
     }
 

@@ -26,6 +26,7 @@ use self::case::{Failure, Stage};
 use self::generate::Generator;
 use self::script::Step;
 use crate::support::oracle::Oracle;
+use crate::support::server::Server;
 use crate::support::{note, seed};
 
 /// Constructs that are known not to hold yet, by their names in the generator.
@@ -33,6 +34,8 @@ const KNOWN: &[&str] = &[];
 
 /// Scripts in a usual run.
 const CASES: u64 = 2_000;
+/// Of so many scripts on files, one is played on a server.
+const SERVER_SHARE: u64 = 20;
 /// Of so many scripts each construct must have been accepted by the database at least once.
 const ENOUGH: u64 = 20_000;
 
@@ -40,6 +43,7 @@ const ENOUGH: u64 = 20_000;
 struct Shared {
     seed: u64,
     cases: u64,
+    on_server: bool,
     next: AtomicU64,
     failed: AtomicBool,
 }
@@ -56,12 +60,27 @@ struct Work {
 #[test]
 fn after_every_step_of_any_script_the_replica_equals_the_source() {
     let test = "after_every_step_of_any_script_the_replica_equals_the_source";
-    if Oracle::start(test).is_none() {
-        return;
+    if Oracle::start(test).is_some() {
+        play_all(test, cases().unwrap_or(CASES), false);
     }
-    let cases = std::env::var("REDTAIL_CASES").ok().map(|n| n.parse().expect("REDTAIL_CASES is a number"));
-    let cases = cases.unwrap_or(CASES);
-    let shared = Shared { seed: seed(test), cases, next: AtomicU64::new(0), failed: AtomicBool::new(false) };
+}
+
+#[test]
+fn after_every_step_of_any_script_the_replica_equals_the_server() {
+    let test = "after_every_step_of_any_script_the_replica_equals_the_server";
+    if Oracle::start(test).is_some() && Server::start(test).is_some() {
+        // A server takes its time over every statement: a part of what is played on files.
+        play_all(test, (cases().unwrap_or(CASES) / SERVER_SHARE).max(1), true);
+    }
+}
+
+fn cases() -> Option<u64> {
+    std::env::var("REDTAIL_CASES").ok().map(|n| n.parse().expect("REDTAIL_CASES is a number"))
+}
+
+fn play_all(test: &str, cases: u64, on_server: bool) {
+    let next = AtomicU64::new(0);
+    let shared = Shared { seed: seed(test), cases, on_server, next, failed: AtomicBool::new(false) };
     let begun = Instant::now();
     let workers = std::thread::available_parallelism()
         .map_or(2, |n| usize::from(n) * 2)
@@ -95,7 +114,11 @@ fn after_every_step_of_any_script_the_replica_equals_the_source() {
 fn work(test: &str, shared: &Shared, number: usize) -> Work {
     let mut work = Work::default();
     let Some(oracle) = Oracle::start(test) else { return work };
-    let mut stage = Stage::new(oracle, &format!("worker-{number}"));
+    let mut stage = Stage::new(oracle, &format!("worker-{}-{number}", u8::from(shared.on_server)));
+    if shared.on_server {
+        let Some(server) = Server::start(test) else { return work };
+        stage = stage.on(server);
+    }
     while !shared.failed.load(Ordering::Relaxed) {
         let at = shared.next.fetch_add(1, Ordering::Relaxed);
         if at >= shared.cases {

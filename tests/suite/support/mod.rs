@@ -1,7 +1,9 @@
 //! What the tests share: the binary, the oracle, an application that writes, and seeded chance.
 
 pub(crate) mod oracle;
+pub(crate) mod proxy;
 pub(crate) mod redtail;
+pub(crate) mod server;
 pub(crate) mod trial;
 pub(crate) mod writer;
 

@@ -61,7 +61,8 @@ impl Oracle {
     /// Runs statements in order, each as given; any failure fails the test.
     pub(crate) fn script<S: AsRef<str>>(&mut self, db: &Path, sql: &[S]) {
         let sql: Vec<&str> = sql.iter().map(AsRef::as_ref).collect();
-        self.ask(&json!({"op": "script", "db": db, "sql": sql}));
+        let answer = self.ask(&json!({"op": "script", "db": db, "sql": sql}));
+        assert!(answer.get("unsupported").is_none(), "the server: {}", answer["unsupported"]);
     }
 
     /// Runs one statement that the database must refuse.

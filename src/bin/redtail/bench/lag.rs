@@ -97,7 +97,22 @@ type Writing = std::thread::JoinHandle<Result<Commits, libsql::Error>>;
 async fn follow(
     replicator: Arc<Replicator>,
     head: u64,
-    write: impl FnOnce() -> Writing,
+    write: impl FnOnce() -> Writing + Send + 'static,
+) -> redtail::Result<(Commits, Vec<Covered>)> {
+    let write =
+        move || std::thread::spawn(move || write().join().map_err(|_| gone())?.map_err(|e| broken(&e)));
+    watched(replicator, head, write).await
+}
+
+fn gone() -> Error {
+    Error::new(Kind::Source, "bench: the writer panicked")
+}
+
+/// Follows while somebody writes; says when each commit returned, and when each position was applied.
+pub async fn watched(
+    replicator: Arc<Replicator>,
+    head: u64,
+    write: impl FnOnce() -> std::thread::JoinHandle<redtail::Result<Commits>> + Send + 'static,
 ) -> redtail::Result<(Commits, Vec<Covered>)> {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let running = tokio::spawn({
@@ -115,7 +130,8 @@ async fn follow(
         }
         covered
     });
-    let commits = join(write()).await?;
+    let joined = tokio::task::spawn_blocking(move || write().join()).await;
+    let commits = joined.map_err(|e| Error::new(Kind::Stopped, e.to_string()))?.map_err(|_| gone())??;
     let last = head + commits.len() as u64;
     let mut progress = replicator.progress();
     let level = progress.wait_for(|p| p.position.is_some_and(|p| p.seq >= last));
@@ -131,7 +147,7 @@ async fn follow(
 }
 
 /// Each transaction enters one entry: the n-th commit is entry head + n.
-fn lags(head: u64, commits: &[Instant], covered: &[Covered]) -> Vec<Duration> {
+pub fn lags(head: u64, commits: &[Instant], covered: &[Covered]) -> Vec<Duration> {
     let mut covered = covered.iter().peekable();
     let mut out = Vec::with_capacity(commits.len());
     for (seq, commit) in (head + 1..).zip(commits) {

@@ -18,7 +18,7 @@ macro_rules! key {
     };
 }
 
-pub(super) const KEYS: [Key; 19] = [
+pub(super) const KEYS: [Key; 24] = [
     key!("source", |s, v| text(v).map(|t| s.source = Some(t.to_owned())), |s| s
         .source
         .clone()
@@ -56,6 +56,23 @@ pub(super) const KEYS: [Key; 19] = [
     key!("ack_interval", |s, v| duration(v).map(|d| s.config.ack_interval = d), |s| Some(time(
         s.config.ack_interval
     ))),
+    key!("token_file", |s, v| text(v).map(|t| s.config.token_file = Some(t.into())), |s| s
+        .config
+        .token_file
+        .as_ref()
+        .map(|p| Value::String(p.display().to_string()))),
+    key!(
+        "insecure",
+        |s, v| v.as_bool().map(|b| s.config.insecure = b).ok_or("true or false is wanted"),
+        |s| Some(Value::Boolean(s.config.insecure))
+    ),
+    key!("events", |s, v| v.as_bool().map(|b| s.config.events = b).ok_or("true or false is wanted"), |s| {
+        Some(Value::Boolean(s.config.events))
+    }),
+    key!("request_timeout", |s, v| duration(v).map(|d| s.config.request_timeout = d), |s| Some(time(
+        s.config.request_timeout
+    ))),
+    key!("lagging", |s, v| duration(v).map(|d| s.config.lagging = d), |s| Some(time(s.config.lagging))),
     key!("changelog.max_rows", |s, v| count(v).map(|n| s.config.changelog.max_rows = Some(n as u64)), |s| s
         .config
         .changelog

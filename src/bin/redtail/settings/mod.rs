@@ -42,6 +42,13 @@ impl Settings {
         }
         settings.source = args.source.clone().or(settings.source);
         settings.replica = args.replica.clone().or(settings.replica);
+        settings.config.token_file = args.token_file.clone().or(settings.config.token_file);
+        settings.config.insecure |= args.insecure;
+        #[cfg(feature = "remote")]
+        if let Ok(token) = std::env::var("TURSO_AUTH_TOKEN") {
+            let token = redtail::Token::new(&token).map_err(|e| e.during("TURSO_AUTH_TOKEN"))?;
+            settings.config.token = Some(token);
+        }
         Ok(settings)
     }
 

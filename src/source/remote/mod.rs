@@ -1,0 +1,24 @@
+//! A source that is a server: Hrana over HTTP, in pipelines that ask for a whole window at once.
+//!
+//! `client` sends one request and classifies its failure; `wire` is the JSON of the protocol; `stream` is one
+//! connection in the sense of SQL: transactions, what is asked ahead, what is written behind; `pack` brings
+//! rows back bit for bit as one value; `listen` hears that something changed; `token` keeps the secret.
+//!
+//! The only folder that names Hrana or HTTP. Must never show the token, nor take what a server says for true
+//! before it is known to come from one transaction.
+
+mod client;
+mod fail;
+mod listen;
+mod pack;
+mod stream;
+mod token;
+mod url;
+mod wait;
+mod wire;
+
+pub(crate) use client::Server;
+pub use client::Traffic;
+pub(crate) use stream::{Stream, Values};
+pub use token::Token;
+pub(crate) use wait::Wait;
