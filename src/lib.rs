@@ -34,6 +34,7 @@ mod fault;
 #[doc(hidden)]
 pub mod fuzz;
 mod key;
+mod progress;
 mod record;
 mod replica;
 mod replicator;
@@ -47,8 +48,9 @@ pub use capture::consumers::Consumer;
 pub use config::{Changelog, Config, Durability, KeepLatest, OnDivergence, TableConfig, Wants};
 pub use cursor::{LogId, Nonce, Position};
 pub use error::{Error, Kind, Result};
+pub use progress::{Progress, State};
 pub use replica::{Compacted, Difference, MovedAside, Replica, Row, Scan, Snapshot, Space, TableInfo};
-pub use replicator::{Progress, Replicator, State, Verified};
+pub use replicator::{Replicator, Verified};
 pub use schema::{Column, Table, is_numeric};
 pub use source::{Installed, Skipped, Source};
 #[cfg(feature = "remote")]

@@ -6,25 +6,22 @@
 //! window wider instead of a queue longer. On any error both end, everything in flight is forgotten,
 //! and a new pair starts from the replica's cursor.
 
-use crate::capture::audit::Audit;
 use crate::capture::consumers::{Claim, Consumer};
 use crate::config::Config;
-use crate::cursor::{Cursor, LogId, Nonce, Position};
+use crate::cursor::{Nonce, Position};
 use crate::error::{Error, Kind, Result};
-use crate::fault;
+use crate::progress::{Progress, State, Watch};
 use crate::replica::{Applied, Compacted, Condition, Difference, Replica, Writer};
-use crate::source::acknowledge::{Acknowledging, Written};
+use crate::source::Source;
+use crate::source::acknowledge::Acknowledging;
 use crate::source::local::{self, Observer, Windows};
 use crate::source::retry::Retry;
-use crate::source::{Skipped, Source};
 use crate::window::Goal;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
-/// A source that was looked at this recently, and had nothing new, is level with the replica.
-const LEVEL_FOR: Duration = Duration::from_secs(1);
 /// How long to wait before a window is read again for which the replica's disk had no room.
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
 /// A server that refuses the token is not asked more often than this.
@@ -50,144 +47,6 @@ enum Ask {
     Compact(oneshot::Sender<Result<Compacted>>),
 }
 
-/// What a replicator is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum State {
-    /// Not running, or not yet through its first window.
-    #[default]
-    Idle,
-    /// Bringing tables to equality with the source.
-    Reconciling,
-    /// Behind the source's head, and catching up.
-    CatchingUp,
-    /// Level with the source, waiting for changes.
-    Following,
-    /// The source cannot be read for now; trying again.
-    Retrying,
-    /// The replica's disk has no room; waiting for it. What is in the replica stays readable.
-    DiskFull,
-    /// The source refuses the token; trying again, seldom.
-    Refused,
-}
-
-impl State {
-    /// The state in one lower-case word.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Reconciling => "reconciling",
-            Self::CatchingUp => "catching-up",
-            Self::Following => "following",
-            Self::Retrying => "retrying",
-            Self::DiskFull => "disk-full",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// Where a replicator stands; a new one is published with every commit.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Progress {
-    /// What it is doing.
-    pub state: State,
-    /// Up to where the source's history is applied and visible.
-    pub position: Option<Position>,
-    /// Up to where it is on disk.
-    pub durable_seq: u64,
-    /// When the last commit returned.
-    pub applied_at: Option<Instant>,
-    /// The largest head any row was read at.
-    pub horizon: u64,
-    /// The source's head when it was last looked at.
-    pub head: Option<u64>,
-    /// The replica shows one state of the source.
-    pub consistent: bool,
-    /// Tables that are not whole yet.
-    pub reconciling: Vec<String>,
-    /// Rows that reconcile read since this replicator was made.
-    pub copied: u64,
-    /// Tables that are not replicated, and why.
-    pub skipped: Vec<Skipped>,
-    /// The last failure, while it lasts.
-    pub error: Option<String>,
-    /// The source may not be written to: it does not know of this replica, and `retain_min` decides how
-    /// long it may be away.
-    pub read_only: bool,
-    /// The source is in WAL mode, where readers and writers do not block each other; `None` before it was
-    /// looked at.
-    pub wal: Option<bool>,
-    read_at: Option<Instant>,
-    level_at: Option<Instant>,
-    /// How far apart looks at an idle source are.
-    looks: Duration,
-}
-
-impl Progress {
-    /// Entries that the source has and the replica has not; `None` before the source was looked at.
-    #[must_use]
-    pub fn lag_entries(&self) -> Option<u64> {
-        Some(self.head?.saturating_sub(self.position?.seq))
-    }
-
-    /// How long since the replica was last known to equal the source's head, on a monotonic clock; zero
-    /// while it does. It goes on growing while the source is out of reach.
-    #[must_use]
-    pub fn lag(&self) -> Option<Duration> {
-        let since = self.level_at?.elapsed();
-        let level = self.lag_entries() == Some(0) && since < LEVEL_FOR + self.looks;
-        Some(if level { Duration::ZERO } else { since })
-    }
-
-    /// When the snapshot of the last applied window was taken.
-    #[must_use]
-    pub fn read_at(&self) -> Option<Instant> {
-        self.read_at
-    }
-
-    fn looked(&mut self, head: u64, at: Instant) {
-        self.head = Some(head);
-        if self.position.is_some_and(|p| p.seq >= head) {
-            self.level_at = Some(at);
-        }
-    }
-
-    /// What is in the replica before anything is applied is on disk.
-    fn resumed(&mut self, cursor: Option<&Cursor>) {
-        if let Some(cursor) = cursor {
-            self.position = Some(cursor.position());
-            self.durable_seq = cursor.seq;
-            self.horizon = cursor.horizon;
-        }
-    }
-
-    fn applied(&mut self, applied: &Applied) {
-        let cursor = applied.end.cursor;
-        if self.position.is_some_and(|p| p.log_id != cursor.log_id) {
-            self.durable_seq = 0;
-        }
-        self.position = Some(cursor.position());
-        self.horizon = cursor.horizon;
-        self.applied_at = Some(applied.at);
-        self.read_at = Some(applied.end.read_at);
-        self.copied += applied.copied;
-        self.reconciling.clone_from(&applied.reconciling);
-        self.consistent = cursor.seq == cursor.horizon && applied.reconciling.is_empty();
-        if applied.durable {
-            self.durable_seq = cursor.seq;
-        }
-        self.error = None;
-        self.looked(applied.end.head, applied.end.read_at);
-        self.state = match (applied.reconciling.is_empty(), cursor.seq < applied.end.head) {
-            (false, _) => State::Reconciling,
-            (true, true) => State::CatchingUp,
-            (true, false) => State::Following,
-        };
-    }
-}
-
 /// What a comparison of replica and source found.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
@@ -198,55 +57,6 @@ pub struct Verified {
     pub count: u64,
     /// Rows that were compared.
     pub rows: u64,
-}
-
-/// The source's thread says here what it sees besides windows.
-struct Watch(Arc<watch::Sender<Progress>>);
-
-impl Observer for Watch {
-    fn level(&self, head: u64, at: Instant) {
-        self.0.send_modify(|p| p.looked(head, at));
-    }
-
-    fn audited(&self, audit: &Audit) {
-        for (t, why) in &audit.broken {
-            tracing::info!("table {}: capture installed ({why})", t.table.name);
-        }
-        self.0.send_modify(|p| p.skipped.clone_from(&audit.skipped));
-    }
-
-    fn journal(&self, wal: bool) {
-        let modified = self.0.send_if_modified(|p| p.wal.replace(wal) != Some(wal));
-        if modified && !wal {
-            tracing::warn!(
-                "the source is not in WAL mode: reading it blocks its writers, so it is read in slices of 20 ms; PRAGMA journal_mode = WAL ends that"
-            );
-        }
-    }
-
-    fn durable(&self, log_id: LogId) -> u64 {
-        let progress = self.0.borrow();
-        let position = progress.position.filter(|p| p.log_id == log_id);
-        position.map_or(0, |p| if fault::acknowledge_early() { p.seq } else { progress.durable_seq })
-    }
-
-    fn wrote(&self, written: Option<&Written>) {
-        self.0.send_modify(|p| p.read_only = written.is_none());
-        let Some(written) = written else {
-            tracing::warn!("the source may not be written to: it cannot be told how far this replica is");
-            return;
-        };
-        for c in &written.dropped {
-            let days = c.unseen.as_secs() / 86_400;
-            tracing::warn!(
-                "consumer {} was not seen for {days} days: it is dropped, and rebuilds if it returns",
-                c.id
-            );
-        }
-        if written.pruned > 0 {
-            tracing::debug!("{} entries pruned", written.pruned);
-        }
-    }
 }
 
 /// A pair of threads at work.
@@ -307,7 +117,7 @@ impl Replicator {
     #[must_use]
     pub fn new(source: Source, replica: Replica, config: Config) -> Self {
         let looks = source.address().longest_pause(&config);
-        let progress = Arc::new(watch::Sender::new(Progress { looks, ..Progress::default() }));
+        let progress = Arc::new(watch::Sender::new(Progress::looking_every(looks)));
         let (asks, asked) = mpsc::channel(1);
         Self { source, replica, config, progress, asks, asked: Mutex::new(asked), session: OnceLock::new() }
     }

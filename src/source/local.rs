@@ -25,6 +25,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
 
 /// Pieces between source and replica at once: one being read, one waiting, one being applied.
 const IN_FLIGHT: usize = 3;
@@ -47,14 +49,14 @@ pub(crate) struct Windows {
 /// What was read and waits to be applied. It ends when the source's thread does, or is told to: that thread
 /// may be in the middle of a request.
 pub(crate) struct Pieces {
-    waiting: mpsc::Receiver<Result<Piece>>,
+    waiting: ReceiverStream<Result<Piece>>,
     stop: Arc<Stop>,
 }
 
 #[cfg(test)]
 impl From<mpsc::Receiver<Result<Piece>>> for Pieces {
     fn from(waiting: mpsc::Receiver<Result<Piece>>) -> Self {
-        Self { waiting, stop: Stop::new() }
+        Self { waiting: ReceiverStream::new(waiting), stop: Stop::new() }
     }
 }
 
@@ -62,13 +64,13 @@ impl Pieces {
     pub async fn next(&mut self) -> Option<Result<Piece>> {
         tokio::select! {
             biased;
-            piece = self.waiting.recv() => piece,
+            piece = self.waiting.next() => piece,
             () = Arc::clone(&self.stop).ended() => None,
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.as_ref().is_empty()
     }
 }
 
@@ -108,7 +110,7 @@ pub(crate) fn follow(
         }
     };
     thread.spawn(body).map_err(|e| Error::new(Kind::Io, format!("cannot start a thread: {e}")))?;
-    let pieces = Pieces { waiting: pieces, stop: Arc::clone(&stop) };
+    let pieces = Pieces { waiting: ReceiverStream::new(pieces), stop: Arc::clone(&stop) };
     Ok(Windows { pieces, stop })
 }
 
