@@ -93,6 +93,12 @@ fn condition(t: &SourceTable, index: &UniqueIndex, event: Event) -> Option<Strin
     }
     let mut out = if terms.is_empty() { "1".to_owned() } else { terms.join(" AND ") };
     let generated = used.iter().any(|n| t.column(n).is_some_and(|c| c.hidden != 0));
+    let bases = bases(t, &used);
+    if event == Event::Update && !bases.is_empty() {
+        // SQLite computes NEW's generated columns from those columns that a trigger names, and NULLs.
+        let named: Vec<String> = bases.iter().map(|n| format!("NEW.{}", quote(n))).collect();
+        out = format!("coalesce(1,{}) AND {out}", named.join(","));
+    }
     if event == Event::Update && !generated && !used.is_empty() {
         let changed = |n: &String| format!("NEW.{0} IS NOT OLD.{0} COLLATE BINARY", quote(n));
         let changed = used.iter().map(changed).collect::<Vec<_>>().join(" OR ");
@@ -237,6 +243,21 @@ fn rowids(t: &SourceTable, expression: &str) -> Vec<String> {
         .map(|w| w.to_ascii_lowercase())
         .collect();
     names.into_iter().map(|name| format!("NEW.{rowid} AS {name}")).collect()
+}
+
+/// The ordinary columns of which the generated ones among these are made, directly or through others.
+fn bases(t: &SourceTable, names: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut seen = BTreeSet::new();
+    let mut left: Vec<String> = names.iter().cloned().collect();
+    while let Some(name) = left.pop() {
+        for part in t.generated.get(&name).into_iter().flat_map(|expression| mentioned(t, expression)) {
+            if seen.insert(part.clone()) {
+                left.push(part);
+            }
+        }
+    }
+    seen.retain(|n| !t.generated.contains_key(n));
+    seen
 }
 
 /// The table's columns that an expression names.

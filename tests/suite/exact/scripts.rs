@@ -112,6 +112,13 @@ const FOUND: &[(&str, &[&str])] = &[
         "-- sync",
         "UPDATE OR REPLACE t SET s = '1', v = 'x' WHERE k = 'bb'",
     ]),
+    ("a generated column made of a column that no trigger names", &[
+        "CREATE TABLE t(k INTEGER PRIMARY KEY, a, b, g AS (a || b) VIRTUAL UNIQUE, h AS (g || '!') STORED)",
+        "CREATE UNIQUE INDEX i ON t(lower(h))",
+        "INSERT INTO t(k, a, b) VALUES (1, 'x', 'y'), (2, 'v', 'y')",
+        "-- sync",
+        "UPDATE OR REPLACE t SET a = 'x' WHERE k = 2",
+    ]),
     ("a table dropped in the window that wrote it", &[
         "CREATE TABLE t(a, b)",
         "-- sync",
