@@ -13,12 +13,12 @@ use crate::record::{self, seal};
 use crate::source::sql::plain;
 use redb::backends::FileBackend;
 use redb::{
-    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, StorageBackend, StorageError,
-    TableError, TableHandle as _, WriteTransaction,
+    Builder, Database, DatabaseError, ReadTransaction, ReadableDatabase as _, ReadableTable as _,
+    StorageBackend, StorageError, TableDefinition, TableError, TableHandle as _, WriteTransaction,
 };
 use std::fs::{self, File};
 use std::io::{self, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The first bytes of every redb file (redb's design.md).
@@ -198,14 +198,8 @@ pub(super) fn create(storage: impl StorageBackend, cache_bytes: usize) -> Result
 /// Makes a new replica; if another process was quicker, opens that one.
 fn make(path: &Path, cache_bytes: usize, health: &Arc<Health>) -> Result<Database> {
     let shown = path.display();
-    let folder = folder_of(path);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.new-{}", std::process::id()));
-    let made = (|| -> Result<Database> {
-        let file = private_file(&temporary).map_err(|e| cannot(path, &e))?;
-        let disk = Disk::new(backend(file, path)?, Arc::clone(health), shown.to_string()).marked();
-        create(disk, cache_bytes).map_err(|e| e.during(path.display()))
-    })();
+    let temporary = temporary(path);
+    let made = beside(path, &temporary, cache_bytes, health);
     let linked = made.and_then(|db| match fs::hard_link(&temporary, path) {
         Ok(()) => Ok(Some(db)),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(None),
@@ -213,10 +207,73 @@ fn make(path: &Path, cache_bytes: usize, health: &Arc<Health>) -> Result<Databas
     });
     let _ = fs::remove_file(&temporary);
     let Some(db) = linked? else { return open(path, cache_bytes, false, health) };
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| Error::new(Kind::Replica, format!("replica {shown}: {e}")))?;
+    sync_folder(path)?;
     Ok(db)
+}
+
+/// The name under which a file is made before it takes its place.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    folder_of(path).join(format!(".{name}.new-{}", std::process::id()))
+}
+
+fn beside(path: &Path, temporary: &Path, cache_bytes: usize, health: &Arc<Health>) -> Result<Database> {
+    let file = private_file(temporary).map_err(|e| cannot(path, &e))?;
+    let disk = Disk::new(backend(file, path)?, Arc::clone(health), path.display().to_string()).marked();
+    create(disk, cache_bytes).map_err(|e| e.during(path.display()))
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    let synced = File::open(folder_of(path)).and_then(|f| f.sync_all());
+    synced.map_err(|e| Error::new(Kind::Replica, format!("replica {}: {e}", path.display())))
+}
+
+/// Writes everything that is in a database into a new file, which takes its place. Nothing that was
+/// deleted or overwritten is in it.
+pub(super) fn anew(
+    old: &Database,
+    path: &Path,
+    cache_bytes: usize,
+    health: &Arc<Health>,
+) -> Result<Database> {
+    let temporary = temporary(path);
+    let made = beside(path, &temporary, cache_bytes, health).and_then(|new| {
+        let (read, txn) = (old.begin_read().map_err(failed)?, new.begin_write().map_err(failed)?);
+        copy(&read, &txn, META)?;
+        copy(&read, &txn, TABLES)?;
+        copy(&read, &txn, ROWS)?;
+        copy(&read, &txn, PIECES)?;
+        copy(&read, &txn, PAST)?;
+        copy(&read, &txn, SEEN)?;
+        txn.commit().map_err(failed)?;
+        fs::rename(&temporary, path)
+            .map_err(|e| Error::new(Kind::Replica, format!("replica {}: {}", path.display(), plain(&e))))?;
+        Ok(new)
+    });
+    if made.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    let made = made?;
+    sync_folder(path)?;
+    Ok(made)
+}
+
+fn copy<K: redb::Key + 'static, V: redb::Value + 'static>(
+    read: &ReadTransaction,
+    txn: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<()> {
+    let from = match read.open_table(table) {
+        Ok(from) => from,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut to = txn.open_table(table).map_err(failed)?;
+    for entry in from.iter().map_err(failed)? {
+        let (key, value) = entry.map_err(failed)?;
+        to.insert(key.value(), value.value()).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// The folder of a file, by a name that can be opened.

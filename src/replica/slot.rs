@@ -9,7 +9,7 @@ use super::guard::{failed, guarded};
 use super::health::{Condition, Health};
 use super::open;
 use crate::error::{Error, Kind, Result};
-use redb::{CompactionError, Database, ReadTransaction, ReadableDatabase as _, WriteTransaction};
+use redb::{Database, ReadTransaction, ReadableDatabase as _, WriteTransaction};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -160,22 +160,27 @@ impl Slot {
         Ok(moved)
     }
 
-    /// Gives unused space back.
+    /// Gives unused space back, and with it whatever was deleted or overwritten: redb's own compacting leaves
+    /// old bytes in the pages that stay free, so everything is written anew.
     pub fn compact(&self) -> Result<()> {
-        let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);
-        let Held::Writing(db) = &mut *db else {
+        let mut held = self.db.write().unwrap_or_else(PoisonError::into_inner);
+        let Held::Writing(db) = &*held else {
             return Err(Error::usage("replica: only who holds its file alone can compact it"));
         };
-        let done = guarded(|| {
-            db.compact().map_err(|e| match e {
-                CompactionError::Storage(e) => failed(e),
-                _ => Error::new(
-                    Kind::Unavailable,
-                    "replica: it is being read, and compacting waits for nobody; try again when no snapshot is held",
-                ),
-            })
+        if self.watched.readers().0 > 0 {
+            return Err(Error::new(
+                Kind::Unavailable,
+                "replica: it is being read, and compacting waits for nobody; try again when no snapshot is held",
+            ));
+        }
+        let made = guarded(|| open::anew(db, &self.path, self.cache_bytes, &self.watched.health));
+        let old = std::mem::replace(&mut *held, Held::Writing(self.watched.noted(made)?));
+        // The old file has no name any more; its end may panic on damaged pages.
+        let _ = guarded(|| {
+            drop(old);
+            Ok(())
         });
-        self.watched.noted(done.map(|_| ()))
+        Ok(())
     }
 
     /// Closes what is open. Its end may panic on damaged pages; then the file is as it was after a kill.

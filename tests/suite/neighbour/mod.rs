@@ -4,4 +4,5 @@ mod bounded;
 mod config;
 mod consumers;
 mod read_only;
+mod secrets;
 mod selective;
