@@ -106,6 +106,13 @@ impl Error {
         self
     }
 
+    /// The same failure as one of another class.
+    #[must_use]
+    pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
     /// The class of this failure.
     #[must_use]
     pub fn kind(&self) -> Kind {

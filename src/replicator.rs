@@ -22,6 +22,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
+/// Sessions that a replica remembers which never acknowledged.
+const SESSIONS: usize = 64;
 /// How long to wait before a window is read again for which the replica's disk had no room.
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
 /// A server that refuses the token is not asked more often than this.
@@ -333,13 +335,8 @@ impl Replicator {
     /// Says who this replica is to its source. A replica whose file was copied, and whose copy has
     /// acknowledged since, becomes a consumer of its own.
     async fn enroll(&self) -> Result<Enrolled> {
-        let session = match self.session.get() {
-            Some(session) => *session,
-            None => *self.session.get_or_init({
-                let new = Nonce::new()?;
-                move || new
-            }),
-        };
+        let new = Nonce::new()?;
+        let session = *self.session.get_or_init(|| new);
         let stored = self.replica.consumer()?;
         let (mut id, mut sessions) = stored.clone().unwrap_or((Nonce::new()?, Vec::new()));
         let known = self.source.consumers().await?.into_iter().find(|c| c.id == id);
@@ -362,6 +359,10 @@ impl Replicator {
         };
         if !sessions.contains(&session) {
             sessions.push(session);
+        }
+        if sessions.len() > SESSIONS {
+            // The first is the one that the source has, if it has any.
+            sessions.remove(1);
         }
         if stored.as_ref() != Some(&(id, sessions.clone())) {
             self.replica.set_consumer(id, &sessions)?;

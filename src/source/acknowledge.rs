@@ -83,6 +83,8 @@ impl Acknowledging {
                 Ok(None)
             }
             Err(e) if e.kind() == Kind::Unavailable => Ok(None),
+            // Between two requests somebody may take capture out: the next window sees that.
+            Err(e) if e.kind() == Kind::Source && sql.is_server() => Ok(None),
             Err(e) => Err(e),
         }
     }

@@ -162,7 +162,9 @@ impl Source {
     /// # Errors
     /// As [`Source::head`].
     pub async fn consumers(&self) -> Result<Vec<Consumer>> {
-        self.with(consumers::list).await
+        // Between its two statements somebody may take capture out: what is there then is asked for again.
+        let gone = |e: Error| if e.kind() == Kind::Source { e.with_kind(Kind::Unavailable) } else { e };
+        self.with(consumers::list).await.map_err(gone)
     }
 
     /// The most entries that the changelog keeps, up to 4,096 more; `None` where capture is not installed.

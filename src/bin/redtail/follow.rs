@@ -39,7 +39,11 @@ async fn open(settings: &Settings, patient: bool) -> Result<Arc<Replicator>> {
     if !captured {
         folder_of(path)?;
         // A source that cannot be captured is refused before there is a replica of it.
-        source.init().await?;
+        match source.init().await {
+            // The application is writing just now: it is installed when following begins.
+            Err(e) if patient && e.is_transient() => tracing::warn!("{e}; trying again"),
+            done => drop(done?),
+        }
     }
     let replica = Replica::open(path, &settings.config)?;
     Ok(Arc::new(Replicator::new(source, replica, settings.config.clone())))

@@ -115,6 +115,7 @@ fn entries_are_kept_for_who_is_behind_and_dropped_for_who_is_dead() {
     b.stop();
     let impatient = redtail.with_env("REDTAIL_CHANGELOG_CONSUMER_TIMEOUT", "300ms");
     let mut a = impatient.spawn_run("s.db", "a/r.redb");
+    a.live();
     // The two that are away are dropped as soon as they were unseen for so long.
     let alone = poll(|| {
         write(&mut oracle, &redtail, 10);
