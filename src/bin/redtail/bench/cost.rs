@@ -32,7 +32,7 @@ const PHASES: [(Beside, &str); 4] = [
 #[derive(Default)]
 struct Seen {
     times: Vec<Duration>,
-    /// Attempts that another connection's lock refused.
+    /// Writes that another connection's lock refused at least once.
     busy: u64,
     /// The largest size of the WAL file, in bytes.
     wal: u64,
@@ -161,15 +161,17 @@ async fn write(db: &Path, rows: u64, rate: u32, time: Duration) -> Result<Seen, 
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let id = (u64::from(i).wrapping_mul(7_919) % rows + 1).cast_signed();
         let started = Instant::now();
+        let mut refused = false;
         loop {
             let done = update.execute((f64::from(i), id)).await;
             update.reset();
             match done {
                 Ok(_) => break,
-                Err(libsql::Error::SqliteFailure(code, _)) if code & 0xff == 5 => seen.busy += 1,
+                Err(libsql::Error::SqliteFailure(code, _)) if code & 0xff == 5 => refused = true,
                 Err(e) => return Err(e),
             }
         }
+        seen.busy += u64::from(refused);
         seen.times.push(started.elapsed());
         if i.is_multiple_of(100) {
             seen.wal = seen.wal.max(std::fs::metadata(&wal).map_or(0, |m| m.len()));
