@@ -107,12 +107,17 @@ def rows(db, table, names):
 
 
 def read_slice(db, table, names):
+    return read_exact(db, f"{quoted(table)} NOT INDEXED", names)
+
+
+def read_exact(db, source, names):
+    """These columns of every row of a FROM clause, exactly."""
     encoding = utf8(db)
     pairs = ", ".join(
         f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
         for c in (quoted(n) for n in names)
     )
-    for row in db.execute(f"SELECT {pairs} FROM {quoted(table)} NOT INDEXED"):
+    for row in db.execute(f"SELECT {pairs} FROM {source}"):
         yield tuple(exact(row[i], row[i + 1], encoding) for i in range(0, len(row), 2))
 
 
@@ -292,17 +297,6 @@ def read_dump(path, orders, findings, encoding):
     return found
 
 
-def selected(db, names, select):
-    """The rows of a SELECT, exactly."""
-    encoding = utf8(db)
-    pairs = ", ".join(
-        f"typeof({c}), CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
-        for c in (quoted(n) for n in names)
-    )
-    for row in db.execute(f"SELECT {pairs} FROM ({select})"):
-        yield tuple(exact(row[i], row[i + 1], encoding) for i in range(0, len(row), 2))
-
-
 def compare(request):
     """Compares a dump with the source, value by value, in one read transaction of the source.
 
@@ -324,7 +318,7 @@ def compare(request):
         for table, names in orders.items():
             left = found[table]
             select = selects.get(table)
-            for row in selected(db, names, select["sql"]) if select else rows(db, table, names):
+            for row in read_exact(db, f"({select['sql']})", names) if select else rows(db, table, names):
                 total += 1
                 if left[row] > 0:
                     left[row] -= 1
