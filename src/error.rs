@@ -46,6 +46,8 @@ pub enum Kind {
     Source,
     /// There is no row with this key.
     NotFound,
+    /// What was waited for did not come in time.
+    TimedOut,
     /// Told to stop before the end.
     Stopped,
 }

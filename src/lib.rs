@@ -50,7 +50,7 @@ pub use cursor::{LogId, Nonce, Position};
 pub use error::{Error, Kind, Result};
 pub use progress::{Progress, State};
 pub use replica::{Compacted, Difference, MovedAside, Replica, Row, Scan, Snapshot, Space, TableInfo};
-pub use replicator::{Replicator, Verified};
+pub use replicator::{Rebuilt, Replicator, Verified, Wait};
 pub use schema::{Column, Table, is_numeric};
 pub use source::{Installed, Skipped, Source};
 #[cfg(feature = "remote")]

@@ -1,12 +1,13 @@
 //! Where a replicator stands, as it is published to whoever asks.
 
 use crate::capture::audit::Audit;
-use crate::cursor::{Cursor, LogId, Position};
+use crate::cursor::{LogId, Position};
 use crate::fault;
 use crate::replica::Applied;
 use crate::source::Skipped;
 use crate::source::acknowledge::Written;
 use crate::source::local::Observer;
+use crate::window::Start;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -120,15 +121,22 @@ impl Progress {
         self.head = Some(head);
         if self.position.is_some_and(|p| p.seq >= head) {
             self.level_at = Some(at);
+            // Nothing had to be applied to get there: after a start, or when a source is back.
+            if self.consistent && self.state != State::DiskFull {
+                (self.state, self.error) = (State::Following, None);
+            }
         }
     }
 
     /// What is in the replica before anything is applied is on disk.
-    pub(crate) fn resumed(&mut self, cursor: Option<&Cursor>) {
-        if let Some(cursor) = cursor {
+    pub(crate) fn resumed(&mut self, start: &Start) {
+        let reconciling = start.tables.iter().filter(|(_, t)| t.reconcile.is_some());
+        self.reconciling = reconciling.map(|(_, t)| t.table.name.clone()).collect();
+        if let Some(cursor) = start.cursor {
             self.position = Some(cursor.position());
             self.durable_seq = cursor.seq;
             self.horizon = cursor.horizon;
+            self.consistent = cursor.seq == cursor.horizon && self.reconciling.is_empty();
         }
     }
 

@@ -6,6 +6,12 @@
 //! window wider instead of a queue longer. On any error both end, everything in flight is forgotten,
 //! and a new pair starts from the replica's cursor.
 
+mod rebuild;
+mod wait;
+
+pub use rebuild::Rebuilt;
+pub use wait::Wait;
+
 use crate::capture::consumers::{Claim, Consumer};
 use crate::config::Config;
 use crate::cursor::{Nonce, Position};
@@ -47,6 +53,8 @@ enum Ask {
     Verify(Goal, oneshot::Sender<Result<Verified>>),
     /// To give the file's unused space back.
     Compact(oneshot::Sender<Result<Compacted>>),
+    /// To reconcile these tables from their start; answered when that has begun.
+    Rebuild(Vec<String>, oneshot::Sender<Result<Vec<String>>>),
 }
 
 /// What a comparison of replica and source found.
@@ -130,6 +138,12 @@ impl Replicator {
         &self.replica
     }
 
+    /// The source that it follows.
+    #[must_use]
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// What following a server has cost since this was made; `None` for a file.
     #[cfg(feature = "remote")]
     #[must_use]
@@ -157,6 +171,10 @@ impl Replicator {
                 Ended::Asked(Ask::Verify(goal, reply)) => (goal, reply),
                 Ended::Asked(Ask::Compact(reply)) => {
                     let _ = reply.send(self.compacted().await);
+                    continue;
+                }
+                Ended::Asked(Ask::Rebuild(tables, reply)) => {
+                    let _ = reply.send(self.marked(&tables).await);
                     continue;
                 }
                 Ended::Stopped | Ended::Done(_) => return Ok(()),
@@ -220,26 +238,6 @@ impl Replicator {
         let mut never = std::pin::pin!(std::future::pending());
         let (_none, mut nobody) = mpsc::channel(1);
         self.attempt(goal, never.as_mut(), &mut nobody).await
-    }
-
-    /// Waits until the replica is consistent at or past this position.
-    ///
-    /// # Errors
-    /// `Divergence` if the replica comes to follow another log.
-    pub async fn wait_for(&self, position: Position) -> Result<()> {
-        let mut progress = self.progress();
-        let reached = |p: &Progress| {
-            p.position
-                .is_some_and(|at| at.log_id != position.log_id || (p.consistent && at.seq >= position.seq))
-        };
-        let now = progress.wait_for(reached).await.map_err(|_| Error::stopped())?;
-        match now.position {
-            Some(at) if at.log_id == position.log_id => Ok(()),
-            _ => Err(Error::new(
-                Kind::Divergence,
-                format!("position {position}: the source's log is another one now"),
-            )),
-        }
     }
 
     /// Runs sessions until one ends by itself, by `shutdown`, or by an error that stays.
@@ -449,7 +447,7 @@ impl Replicator {
     /// Starts both threads, from what the replica has durably.
     fn begin(&self, goal: Goal, enrolled: &Enrolled) -> Result<Session> {
         let start = self.replica.start()?;
-        self.progress.send_modify(|p| p.resumed(start.cursor.as_ref()));
+        self.progress.send_modify(|p| p.resumed(&start));
         let acknowledging = Acknowledging::new(enrolled.claim.clone(), enrolled.known.as_ref());
         let mut writer = Writer::new(&self.replica, self.config.durability)?;
         let watch = Watch(Arc::clone(&self.progress));

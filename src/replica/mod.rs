@@ -13,6 +13,7 @@ mod health;
 mod open;
 mod place;
 mod range;
+mod reconcile;
 mod scan;
 mod slot;
 #[cfg(test)]

@@ -48,6 +48,11 @@ const WRONG: &[Wrong] = &[
     Wrong { what: "scan of an unknown table", args: &["scan", "itms", "-r", "replica.redb"], code: 2, says: &["itms", "items"] },
     Wrong { what: "verify of an unknown table", args: &["verify", "nosuch", "-s", "source.db", "-r", "replica.redb"], code: 2, says: &["nosuch"] },
     Wrong { what: "get with too many parts of a key", args: &["get", "items", "1", "2", "-r", "replica.redb"], code: 2, says: &["items"] },
+    Wrong { what: "wait for something that is no position", args: &["wait", "12", "-r", "replica.redb"], code: 2, says: &["\"12\"", "LOGID:SEQ"] },
+    Wrong { what: "wait beside a missing folder", args: &["wait", "-r", "no/such/new.redb"], code: 2, says: &["no/such"] },
+    Wrong { what: "wait for a time that is none", args: &["wait", "--timeout", "soon", "-r", "replica.redb"], code: 2, says: &["soon", "500ms or 30s"] },
+    Wrong { what: "rebuild of an unknown table", args: &["rebuild", "itms", "-s", "source.db", "-r", "replica.redb"], code: 2, says: &["itms", "items"] },
+    Wrong { what: "rebuild of a missing replica", args: &["rebuild", "-s", "source.db", "-r", "missing.redb"], code: 2, says: &["missing.redb"] },
     // Flags and configuration.
     Wrong { what: "an unknown flag", args: &["sync", "--sorce", "source.db", "-r", "replica.redb"], code: 2, says: &["--sorce"] },
     Wrong { what: "an unknown command", args: &["snyc", "-s", "source.db", "-r", "replica.redb"], code: 2, says: &["snyc", "sync"] },

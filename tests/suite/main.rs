@@ -7,6 +7,7 @@
 //! - `REDTAIL_SAMPLE_DB`: a sample database to follow; without it the tests on it are skipped.
 //! - `REDTAIL_REQUIRE_SAMPLE=1`, `REDTAIL_REQUIRE_ORACLE=1`: a test that would be skipped fails instead.
 //! - `REDTAIL_REQUIRE_SQLD=1`: the same for a test that needs a server.
+//! - `REDTAIL_ROUNDS`: how often one writes, waits and reads (300).
 //! - `REDTAIL_SEED`: the seed of every random choice; each test that makes one prints it.
 #![cfg(all(unix, feature = "cli"))]
 #![allow(
@@ -37,3 +38,4 @@ mod shared;
 mod soak;
 mod support;
 mod traps;
+mod wait;

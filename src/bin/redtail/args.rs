@@ -4,6 +4,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Follows a libSQL database into an embedded redb file: exactly, and resumed after any crash.
 #[derive(Parser, Debug)]
@@ -66,6 +67,22 @@ pub enum Command {
         #[arg(long)]
         repair: bool,
         /// As JSON lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Return when the replica is consistent at or past a position; exit 1 if it is not in time
+    Wait {
+        /// LOGID:SEQ, as `sync`, `status` and `changes` tell it [default: the source's head now]
+        position: Option<String>,
+        /// Give up after this long, such as 500ms or 30s [default: never]
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        timeout: Option<Duration>,
+    },
+    /// Bring tables to equality with the source again, from their start; rows stay readable meanwhile
+    Rebuild {
+        /// The tables [default: all]
+        tables: Vec<String>,
+        /// As JSON
         #[arg(long)]
         json: bool,
     },
@@ -190,6 +207,10 @@ pub enum Bench {
         #[arg(long)]
         json: bool,
     },
+}
+
+fn time(given: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(given).map_err(|_| "a time is wanted, such as 500ms or 30s")
 }
 
 /// Parses the command line; the exit code if there is nothing left to do.

@@ -2,18 +2,22 @@
 //!
 //! A Unix socket beside the replica, mode 0600, always on. A request is one JSON line; the answer is
 //! lines that begin with `o` (standard output) and a last one that begins with the exit code and what
-//! to say on stderr, if anything.
+//! to say on stderr, if anything. A line `h` says only that the answer is still being waited for.
 
 use crate::status::Seen;
-use crate::{Exit, code_of, compact, failure, read, status, verify};
+use crate::{Exit, code_of, compact, failure, read, rebuild, status, verify, wait};
 use redtail::{Error, Replica, Replicator, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+/// How often somebody who waits is told that he is still being answered, which shows whether he is still there.
+const BEAT: Duration = Duration::from_secs(1);
 /// The longest request, in bytes.
 const MAX_REQUEST: u64 = 1 << 20;
 
@@ -46,6 +50,15 @@ pub enum Request {
     Compact {
         json: bool,
     },
+    Rebuild {
+        tables: Vec<String>,
+        json: bool,
+    },
+    /// The head as it is now, where no position is given.
+    Wait {
+        position: Option<String>,
+        timeout_ms: Option<u64>,
+    },
 }
 
 /// Answers a request from the replica at hand, on behalf of a running replicator if there is one.
@@ -66,7 +79,13 @@ pub fn answer(request: Request, replica: &Replica, live: Option<&Replicator>, ou
             };
             compact::write(done?, json, out)
         }
-        (Request::Verify { .. }, None) => Err(Error::usage("verify needs the source; give -s SOURCE")),
+        (Request::Rebuild { tables, json }, Some(live)) => {
+            let rebuilt = tokio::runtime::Handle::current().block_on(live.rebuild(&tables))?;
+            rebuild::write(&rebuilt, json, out)
+        }
+        (Request::Verify { .. } | Request::Rebuild { .. } | Request::Wait { .. }, None | Some(_)) => {
+            Err(Error::usage("this needs the source; give -s SOURCE"))
+        }
     }
 }
 
@@ -105,6 +124,7 @@ pub fn relay(mut stream: UnixStream, request: &Request) -> Exit {
             return Err(failure(&io::Error::other("the running redtail ended before it had answered")));
         }
         match line.split_first() {
+            Some((b'h', _)) => {}
             Some((b'o', text)) => out.write_all(text).map_err(|e| failure(&e))?,
             Some((code, said)) => {
                 out.flush().map_err(|e| failure(&e))?;
@@ -146,20 +166,23 @@ pub fn serve(replicator: &Arc<Replicator>) -> Result<Served> {
         for stream in listener.incoming().map_while(std::result::Result::ok) {
             // Not held between requests: the last one to let go closes the replica's file cleanly.
             let Some(replicator) = replicator.upgrade() else { break };
-            runtime.spawn_blocking(move || drop(handle(&stream, &replicator)));
+            runtime.spawn_blocking(move || drop(handle(&stream, replicator)));
         }
     };
     std::thread::Builder::new().name("redtail-control".into()).spawn(accept).map_err(wrong)?;
     Ok(Served(path))
 }
 
-fn handle(stream: &UnixStream, replicator: &Replicator) -> io::Result<()> {
+fn handle(stream: &UnixStream, replicator: Arc<Replicator>) -> io::Result<()> {
     let mut line = String::new();
     BufReader::new(stream.take(MAX_REQUEST)).read_line(&mut line)?;
     let mut out = BufWriter::new(stream);
     let mut lines = Lines { out: &mut out, fresh: true };
     let ended = match serde_json::from_str(&line) {
-        Ok(request) => answer(request, replicator.replica(), Some(replicator), &mut lines),
+        Ok(Request::Wait { position, timeout_ms }) => {
+            wait::answer(replicator, position.as_deref(), timeout_ms, &mut lines)
+        }
+        Ok(request) => answer(request, replicator.replica(), Some(&replicator), &mut lines),
         Err(e) => Err(Error::usage(format!("the running redtail does not know this request: {e}"))),
     };
     match ended {
@@ -167,6 +190,32 @@ fn handle(stream: &UnixStream, replicator: &Replicator) -> io::Result<()> {
         Err(e) => writeln!(out, "{}{e}", code_of(&e))?,
     }
     out.flush()
+}
+
+/// An answer that may take its time: whoever asked is kept in touch with meanwhile.
+pub trait Beat: Write {
+    /// Says that it goes on.
+    fn beat(&mut self) -> io::Result<()>;
+}
+
+impl dyn Beat + '_ {
+    /// Waits for this; ends early if whoever asked has gone.
+    pub async fn until<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(BEAT) => self.beat().map_err(|e| failure(&e))?,
+            }
+        }
+    }
+}
+
+impl<W: Write> Beat for Lines<'_, W> {
+    fn beat(&mut self) -> io::Result<()> {
+        self.out.write_all(b"h\n")?;
+        self.out.flush()
+    }
 }
 
 /// Marks each line as standard output.

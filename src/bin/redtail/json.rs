@@ -44,6 +44,17 @@ pub fn plain(value: ValueRef<'_>) -> Json {
     }
 }
 
+/// Tables, for people: how many, and the first of them by name.
+pub fn listed(names: &[String]) -> String {
+    let shown = names.iter().take(5).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if names.len() > 5 { ", …" } else { "" };
+    match names.len() {
+        0 => "no table".to_owned(),
+        1 => format!("table {shown}"),
+        n => format!("{n} tables ({shown}{more})"),
+    }
+}
+
 /// A key's component as a person types it: by the affinity of its column, `x'…'` as a blob.
 pub fn parse_key(typed: &str, declared: &str) -> Value {
     let blob =

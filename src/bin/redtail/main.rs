@@ -14,9 +14,11 @@ mod follow;
 mod json;
 mod progress;
 mod read;
+mod rebuild;
 mod settings;
 mod status;
 mod verify;
+mod wait;
 
 use args::{Args, Command};
 use redtail::{Error, Kind, Replica, Source};
@@ -90,6 +92,8 @@ async fn dispatch(args: Args) -> Exit {
         Command::Get { table, key, typed } => read::get(&settings, table, key, typed).await,
         Command::Scan { table, typed } => read::scan(&settings, table, typed).await,
         Command::Dump { typed } => read::dump(&settings, typed).await,
+        Command::Wait { position, timeout } => wait::wait(&settings, position, timeout).await,
+        Command::Rebuild { tables, json } => rebuild::rebuild(&settings, tables, json).await,
         Command::Compact { json } => compact::compact(&settings, json).await,
         Command::Demo { dir, seconds } => demo::demo(&dir, seconds).await,
         Command::Bench(bench) => bench::bench(&settings, bench).await,

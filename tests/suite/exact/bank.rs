@@ -54,7 +54,7 @@ fn every_consistent_state_of_the_replica_has_the_total() {
             writer.join().expect("no transfer failed");
         }
         let head = runtime.block_on(source.head()).unwrap().expect("capture");
-        runtime.block_on(replicator.wait_for(head)).unwrap();
+        runtime.block_on(replicator.wait_for(head).into_future()).unwrap();
         shared.done.store(true, Ordering::Relaxed);
         let seen = reader.join().unwrap();
         let _ = stop.send(());

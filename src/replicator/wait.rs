@@ -1,0 +1,155 @@
+//! Waiting for a position, and reading what one has just written.
+//!
+//! Reads progress and asks the source; changes nothing.
+
+use super::Replicator;
+use crate::cursor::{LogId, Position};
+use crate::error::{Error, Kind, Result};
+use crate::progress::{Progress, State};
+use crate::replica::Snapshot;
+use crate::source::Source;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// How long to rest before a source that could not be asked is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+
+/// A wait that has not begun: `.await` it, after [`Wait::at_most`] if it may not last for ever.
+///
+/// It holds neither the replicator nor the replica's file.
+#[must_use = "nothing is waited for before it is awaited"]
+pub struct Wait {
+    progress: watch::Receiver<Progress>,
+    source: Source,
+    position: Position,
+    at_most: Option<Duration>,
+}
+
+impl Wait {
+    /// Gives up after this long, with an error of the kind `TimedOut` that says where the replica is.
+    pub fn at_most(self, at_most: Duration) -> Self {
+        Self { at_most: Some(at_most), ..self }
+    }
+
+    async fn reached(mut self) -> Result<Position> {
+        let Some(at_most) = self.at_most else { return self.reach().await };
+        match tokio::time::timeout(at_most, self.reach()).await {
+            Ok(reached) => reached,
+            Err(_) => Err(self.timed_out(at_most)),
+        }
+    }
+
+    async fn reach(&mut self) -> Result<Position> {
+        let mut asked = None;
+        loop {
+            let (at, consistent) = {
+                let progress = self.progress.borrow_and_update();
+                (progress.position, progress.consistent)
+            };
+            match at {
+                Some(at) if at.log_id == self.position.log_id => {
+                    if consistent && at.seq >= self.position.seq {
+                        return Ok(at);
+                    }
+                }
+                Some(at) if asked != Some(at.log_id) => {
+                    if !self.is_to_come(at.log_id).await? {
+                        tokio::time::sleep(ASK_AGAIN).await;
+                        continue;
+                    }
+                    asked = Some(at.log_id);
+                }
+                _ => {}
+            }
+            self.progress.changed().await.map_err(|_| Error::stopped())?;
+        }
+    }
+
+    /// The replica follows another log than the position's. Either it has yet to come to that one, or never will.
+    /// `false` if the source cannot be asked for now.
+    async fn is_to_come(&self, following: LogId) -> Result<bool> {
+        match self.source.head().await {
+            Ok(Some(head)) if head.log_id == self.position.log_id => Ok(true),
+            // The replica is the one behind.
+            Ok(Some(head)) if head.log_id != following => Err(self.gone(head.log_id)),
+            Ok(_) => Err(self.gone(following)),
+            Err(e) if e.is_transient() => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn gone(&self, now: LogId) -> Error {
+        let position = self.position;
+        Error::new(
+            Kind::Divergence,
+            format!("position {position}: the source's log is another one now ({now})"),
+        )
+    }
+
+    fn timed_out(&self, at_most: Duration) -> Error {
+        let progress = self.progress.borrow();
+        let at = progress.position.map_or_else(|| "nowhere yet".to_owned(), |p| format!("at {}", p.seq));
+        let why = match progress.state {
+            _ if !progress.reconciling.is_empty() => {
+                format!("being brought to equality: {}", progress.reconciling.join(", "))
+            }
+            State::Idle => "nothing follows the source".to_owned(),
+            state => match &progress.error {
+                Some(error) => format!("{}: {error}", state.name()),
+                None => state.name().to_owned(),
+            },
+        };
+        let (position, ms) = (self.position, at_most.as_millis());
+        Error::new(
+            Kind::TimedOut,
+            format!("position {position}: not reached within {ms} ms; the replica is {at} ({why})"),
+        )
+    }
+}
+
+impl IntoFuture for Wait {
+    type Output = Result<Position>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.reached())
+    }
+}
+
+impl Replicator {
+    /// Waits until the replica is consistent at or past this position; returns the one that it has reached.
+    ///
+    /// While tables are brought to equality (a first copy, a rebuild) it goes on waiting. Nothing is waited for
+    /// but progress: somebody has to call [`Replicator::run`] or [`Replicator::sync_once`].
+    ///
+    /// # Errors
+    /// `Divergence` if the source's log is no longer the position's, which will then never be reached; `TimedOut`
+    /// after [`Wait::at_most`]; `Stopped` if the replicator is dropped.
+    pub fn wait_for(&self, position: Position) -> Wait {
+        Wait { progress: self.progress(), source: self.source.clone(), position, at_most: None }
+    }
+
+    /// A consistent view with everything that was committed in the source before this call: what the caller has
+    /// just written there is in it.
+    ///
+    /// Looks at the source's head, waits for it, takes the view.
+    ///
+    /// # Errors
+    /// As [`Replicator::wait_for`], and whatever keeps the source from being read; `Capture` if it has no capture.
+    pub async fn snapshot_at_head(&self, at_most: Duration) -> Result<Snapshot> {
+        let begun = Instant::now();
+        let none = || Error::new(Kind::Capture, "source: capture is not installed; run `redtail init`");
+        let head = self.source.head().await?.ok_or_else(none)?;
+        loop {
+            self.wait_for(head).at_most(at_most.saturating_sub(begun.elapsed())).await?;
+            let snapshot = self.replica.snapshot()?;
+            let has_it = |p: Position| p.log_id == head.log_id && p.seq >= head.seq;
+            // Between the two a part of the next window may have been applied.
+            if snapshot.is_consistent() && snapshot.position().is_some_and(has_it) {
+                return Ok(snapshot);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
