@@ -47,20 +47,16 @@ impl Wait {
                 let progress = self.progress.borrow_and_update();
                 (progress.position, progress.consistent)
             };
-            match at {
-                Some(at) if at.log_id == self.position.log_id => {
-                    if consistent && at.seq >= self.position.seq {
-                        return Ok(at);
-                    }
+            let same = at.filter(|at| at.log_id == self.position.log_id);
+            if let Some(at) = same.filter(|at| consistent && at.seq >= self.position.seq) {
+                return Ok(at);
+            }
+            if let Some(other) = at.filter(|at| same.is_none() && asked != Some(at.log_id)) {
+                if !self.is_to_come(other.log_id).await? {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                    continue;
                 }
-                Some(at) if asked != Some(at.log_id) => {
-                    if !self.is_to_come(at.log_id).await? {
-                        tokio::time::sleep(ASK_AGAIN).await;
-                        continue;
-                    }
-                    asked = Some(at.log_id);
-                }
-                _ => {}
+                asked = Some(other.log_id);
             }
             self.progress.changed().await.map_err(|_| Error::stopped())?;
         }

@@ -124,7 +124,7 @@ pub fn relay(mut stream: UnixStream, request: &Request) -> Exit {
             return Err(failure(&io::Error::other("the running redtail ended before it had answered")));
         }
         match line.split_first() {
-            Some((b'h', _)) => {}
+            Some((b'h', _)) | None => {}
             Some((b'o', text)) => out.write_all(text).map_err(|e| failure(&e))?,
             Some((code, said)) => {
                 out.flush().map_err(|e| failure(&e))?;
@@ -133,7 +133,6 @@ pub fn relay(mut stream: UnixStream, request: &Request) -> Exit {
                 }
                 return Ok(code.wrapping_sub(b'0'));
             }
-            None => {}
         }
     }
 }
