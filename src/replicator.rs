@@ -451,8 +451,16 @@ impl Replicator {
         let acknowledging = Acknowledging::new(enrolled.claim.clone(), enrolled.known.as_ref());
         let mut writer = Writer::new(&self.replica, self.config.durability)?;
         let watch = Watch(Arc::clone(&self.progress));
-        let Windows { pieces, stop } =
-            local::follow(self.source.address(), &self.config, start, goal, Some(acknowledging), watch)?;
+        let known = self.source.known().clone();
+        let Windows { pieces, stop } = local::follow(
+            self.source.address(),
+            &self.config,
+            start,
+            goal,
+            Some(acknowledging),
+            known,
+            watch,
+        )?;
         let (send, done) = oneshot::channel();
         let progress = Arc::clone(&self.progress);
         let runtime = tokio::runtime::Handle::current();

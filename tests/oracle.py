@@ -333,6 +333,44 @@ def compare(request):
     return answer | {"count": findings.count, "differences": findings.described}
 
 
+class Schema:
+    """Columns and SELECT of every ordinary table."""
+
+    def __init__(self, db):
+        self.encoding = utf8(db)
+        self.orders = {table: columns(db, table) for table in tables(db)}
+        self.selects = {}
+
+    def rows(self, db, table):
+        """Every row of a table as a tuple of exact values. Must be called in a transaction."""
+        names = self.orders[table]
+        if self.encoding is not None or len(names) > SLICE:
+            return rows(db, table, names)
+        select = self.selects.get(table)
+        if select is None:
+            select = f"SELECT {', '.join(map(quoted, names))} FROM {quoted(table)} NOT INDEXED"
+            self.selects[table] = select
+        return self.read(db, select)
+
+    def read(self, db, select):
+        """Text comes as a bytearray here, with all its bytes, and is so told from a blob."""
+        db.text_factory = bytearray
+        try:
+            found = db.execute(select).fetchall()
+        finally:
+            db.text_factory = bytes
+        return [tuple([EXACT[type(value)](value) for value in row]) for row in found]
+
+
+EXACT = {
+    type(None): lambda value: ("null", None),
+    int: lambda value: ("integer", value),
+    float: lambda value: ("real", struct.pack(">d", value)),
+    bytearray: lambda value: ("text", bytes(value)),
+    bytes: lambda value: ("blob", value),
+}
+
+
 class Application:
     """The application of a case: one connection that stays open while its script runs."""
 
@@ -345,17 +383,21 @@ class Application:
         self.reader = None
         self.path = None
         self.ticks = 0
+        # The schema's rows and what followed from them at the last comparison.
+        self.seen = self.schema = None
         # What `take` took, and the schema version before it; until the next comparison.
         self.taken = []
         self.version = None
 
     def open(self, path):
         self.close()
-        self.db, self.path = connect(path, create=True), path
+        self.db, self.path, self.seen = connect(path, create=True), path, None
         if hrana.is_server(path):
             self.reader = None
             return
         self.reader = self.db
+        # Nothing here is about the application's own power loss.
+        self.db.execute("PRAGMA synchronous = OFF")
         self.db.set_progress_handler(self.tick, 100_000)
         self.db.execute("PRAGMA user_version").fetchall()
 
@@ -383,6 +425,13 @@ class Application:
         if self.reader is None:
             self.reader = connect(self.path)
         return self.reader
+
+    def known(self, db):
+        """What follows from the schema, asked anew whenever a row of it has changed."""
+        seen = db.execute("SELECT rowid, * FROM sqlite_master").fetchall()
+        if seen != self.seen:
+            self.seen, self.schema = seen, Schema(db)
+        return self.schema
 
     def rows(self, sql, *bind):
         self.ticks = 0
@@ -500,17 +549,16 @@ def same(request):
     skipped = dict(request["skipped"])
     db.execute("BEGIN")
     try:
-        ordinary = tables(db)
-        for table in sorted(set(replica) - set(ordinary)):
+        known = APPLICATION.known(db)
+        for table in sorted(set(replica) - set(known.orders)):
             findings.add(f"{table}: a table in the replica only")
-        for table in ordinary:
+        for table, names in known.orders.items():
             if table in skipped:
                 if table in replica:
                     findings.add(f"{table}: skipped, and in the replica")
                 if not may_skip(db, table):
                     findings.add(f"{table}: an ordinary table, and skipped: {skipped[table]}")
                 continue
-            names = columns(db, table)
             if table not in replica:
                 findings.add(f"{table}: a table in the source only")
                 continue
@@ -518,9 +566,13 @@ def same(request):
             if names != found["columns"]:
                 findings.add(f"{table}: columns {found['columns']}, in the source {names}")
                 continue
-            left = collections.Counter(tuple(map(cell, row)) for row in found["rows"])
-            for row in rows(db, table, names):
-                total += 1
+            theirs = [tuple(map(cell, row)) for row in found["rows"]]
+            ours = list(known.rows(db, table))
+            total += len(ours)
+            if theirs == ours:
+                continue
+            left = collections.Counter(theirs)
+            for row in ours:
                 if left[row] > 0:
                     left[row] -= 1
                 else:

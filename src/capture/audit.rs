@@ -5,13 +5,15 @@
 //! somebody made them again, and writes may have gone by). Anything else is repaired under a new id.
 
 use super::describe::{Described, Skipped, SourceTable, describe};
-use super::triggers::{Trigger, triggers};
+use super::known::Known;
+use super::triggers::Trigger;
 use super::{Demand, END, PREFIX, bound, evict, migrate};
 use crate::error::Result;
 use crate::fault;
 use crate::source::sql::Sql;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// The outcome of an audit.
@@ -19,7 +21,7 @@ pub(crate) struct Audit {
     /// Tables whose capture is whole.
     pub captured: Vec<Captured>,
     /// Tables whose capture is missing or not whole, and what is wrong.
-    pub broken: Vec<(SourceTable, String)>,
+    pub broken: Vec<(Arc<SourceTable>, String)>,
     pub skipped: Vec<Skipped>,
     /// Ids in the bookkeeping whose table is gone.
     pub stale: Vec<i64>,
@@ -34,7 +36,7 @@ pub(crate) struct Audit {
 /// A table whose capture is whole.
 #[derive(Clone)]
 pub(crate) struct Captured {
-    pub source: SourceTable,
+    pub source: Arc<SourceTable>,
     pub id: i64,
     /// Definition, id and triggers with their places, as one number: if it moves, the table is reconciled.
     pub fingerprint: u128,
@@ -53,8 +55,8 @@ impl Audit {
 
 impl Captured {
     /// A table whose capture is missing, as if it were whole (a deliberate fault).
-    pub fn too_early(source: &SourceTable) -> Self {
-        Self { source: source.clone(), id: 0, fingerprint: fingerprint(source, "") }
+    pub fn too_early(source: &Arc<SourceTable>) -> Self {
+        Self { source: Arc::clone(source), id: 0, fingerprint: fingerprint(source, "") }
     }
 }
 
@@ -69,8 +71,8 @@ struct Standing {
 }
 
 /// Reads the whole schema and says what is captured and what is not.
-pub(crate) fn audit(sql: &mut Sql, demand: &Demand) -> Result<Audit> {
-    let mut described = describe(sql)?;
+pub(crate) fn audit(sql: &mut Sql, demand: &Demand, asked: &mut Known) -> Result<Audit> {
+    let mut described = describe(sql, asked)?;
     skip_searchless(&mut described);
     let mut installed = migrate::is_installed(sql)?;
     if installed {
@@ -89,18 +91,23 @@ pub(crate) fn audit(sql: &mut Sql, demand: &Demand) -> Result<Audit> {
         .flat_map(|(_, ids)| ids.clone())
         .collect();
     let (mut captured, mut broken) = (Vec::new(), Vec::new());
+    let mut expected = HashSet::new();
     for t in described.tables {
         match ids.get(&t.table.name).map(Vec::as_slice) {
-            Some(&[id]) => match health(&t, id, &standing) {
-                Ok(fingerprint) => captured.push(Captured { source: t, id, fingerprint }),
-                Err(why) => broken.push((t, why)),
-            },
+            Some(&[id]) => {
+                let wanted = asked.triggers(&t, id);
+                match health(&t, id, &wanted, &standing) {
+                    Ok(fingerprint) => {
+                        expected.extend(wanted.iter().map(|t| t.name.clone()));
+                        captured.push(Captured { source: t, id, fingerprint });
+                    }
+                    Err(why) => broken.push((t, why)),
+                }
+            }
             Some(_) => broken.push((t, "it has several ids".into())),
             None => broken.push((t, "not captured yet".into())),
         }
     }
-    let expected: HashSet<String> =
-        captured.iter().flat_map(|c| triggers(&c.source, c.id)).map(|t| t.name).collect();
     let ours = standing.ours.into_values().flatten().map(|(name, ..)| name);
     let loose = ours.filter(|name| !expected.contains(name)).collect();
     Ok(Audit { captured, broken, skipped: described.skipped, stale, loose, installed, current })
@@ -124,12 +131,12 @@ fn leave_unwanted(described: &mut Described, demand: &Demand, standing: &mut Sta
 
 /// A table with a unique index that no search can use would be scanned by every write of the application.
 fn skip_searchless(described: &mut Described) {
-    let (skip, keep) = std::mem::take(&mut described.tables).into_iter().partition(evict::searchless);
+    let (skip, keep) = std::mem::take(&mut described.tables).into_iter().partition(|t| evict::searchless(t));
     described.tables = keep;
-    let skip: Vec<SourceTable> = skip;
+    let skip: Vec<Arc<SourceTable>> = skip;
     described.skipped.extend(skip.into_iter().map(|t| {
         Skipped {
-            name: t.table.name,
+            name: t.table.name.clone(),
             reason:
                 "a unique index whose first term is made of its automatic key cannot be searched before an insert"
                     .into(),
@@ -176,11 +183,15 @@ fn fingerprint(t: &SourceTable, capture: &str) -> u128 {
 }
 
 /// The fingerprint of a table whose capture is whole, or what is wrong with it.
-fn health(t: &SourceTable, id: i64, standing: &Standing) -> std::result::Result<u128, String> {
+fn health(
+    t: &SourceTable,
+    id: i64,
+    expected: &[Trigger],
+    standing: &Standing,
+) -> std::result::Result<u128, String> {
     let low = t.table.name.to_ascii_lowercase();
     let none = Vec::new();
     let ours = standing.ours.get(&low).unwrap_or(&none);
-    let expected = triggers(t, id);
     if ours.is_empty() {
         return Err("its triggers are gone".into());
     }

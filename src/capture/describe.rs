@@ -3,6 +3,7 @@
 //! Must be called inside a read transaction, so that what it says belongs to one snapshot. It only
 //! reads; what follows from it is `triggers` (what we install) and `audit` (whether that is there).
 
+use super::known::{Known, Rows};
 use super::sqltext;
 use crate::error::Result;
 use crate::key::Collation;
@@ -11,6 +12,7 @@ use crate::source::sql::Sql;
 use crate::value::Value;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 /// A table that can be captured, as the source defines it.
 #[derive(Clone, Debug)]
@@ -80,10 +82,13 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// What a table was found to be, or why it cannot be captured.
+pub(crate) type Looked = std::result::Result<Arc<SourceTable>, String>;
+
 /// The tables of the source, those that can be captured and those that cannot.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Described {
-    pub tables: Vec<SourceTable>,
+    pub tables: Vec<Arc<SourceTable>>,
     pub skipped: Vec<Skipped>,
 }
 
@@ -111,8 +116,8 @@ impl SourceTable {
     }
 }
 
-/// Describes every table of `main`.
-pub(crate) fn describe(sql: &mut Sql) -> Result<Described> {
+/// Describes every table of `main`; those that have not moved since the last time by what is known of them.
+pub(crate) fn describe(sql: &mut Sql, known: &mut Known) -> Result<Described> {
     let mut listed = Vec::new();
     let list = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), wr FROM pragma_table_list WHERE schema = 'main' ORDER BY name";
     sql.rows(list, &[], |row| {
@@ -125,12 +130,12 @@ pub(crate) fn describe(sql: &mut Sql) -> Result<Described> {
         .filter(|(_, kind, _)| kind == "virtual")
         .filter_map(|(name, _, _)| name.as_ref().map(|n| n.to_ascii_lowercase()))
         .collect();
-    let vectors = vector_indexes(sql)?;
-    ask_ahead(
-        sql,
-        listed.iter().filter(|(_, kind, _)| kind == "table").filter_map(|(name, ..)| name.as_deref()),
-    )?;
-    let mut out = Described::default();
+    let rows = Rows::read(sql)?;
+    let seen = |name: &str| rows.digest(name).and_then(|digest| known.look(name, digest));
+    let new = |name: &&str| seen(name).is_none();
+    let tables = listed.iter().filter(|(_, kind, _)| kind == "table");
+    ask_ahead(sql, tables.filter_map(|(name, ..)| name.as_deref()).filter(new))?;
+    let (mut out, mut all) = (Described::default(), Vec::new());
     for (name, kind, without_rowid) in listed {
         let Some(name) = name else {
             out.skip("(unreadable)", "its name is not valid text");
@@ -140,14 +145,24 @@ pub(crate) fn describe(sql: &mut Sql) -> Result<Described> {
         if low.starts_with("sqlite_") || low.starts_with("_redtail_") || kind == "view" {
             continue;
         }
-        match unfit(&low, &kind, &virtuals, &vectors)
-            .map_or_else(|| look(sql, &name, without_rowid), |r| Ok(Err(r)))?
-        {
-            Ok(table) => out.tables.push(table),
-            Err(reason) => out.skip(&name, &reason),
+        if let Some(reason) = unfit(&low, &kind, &virtuals, &rows.vectors) {
+            out.skip(&name, &reason);
+            continue;
+        }
+        let looked = match seen(&name) {
+            Some(looked) => looked,
+            None => look(sql, &name, without_rowid)?.map(Arc::new),
+        };
+        all.extend(rows.digest(&name).map(|digest| (name, digest, looked)));
+    }
+    mark_coerced(all.iter_mut().filter_map(|(.., looked)| looked.as_mut().ok()));
+    for (name, _, looked) in &all {
+        match looked {
+            Ok(table) => out.tables.push(Arc::clone(table)),
+            Err(reason) => out.skip(name, reason),
         }
     }
-    mark_coerced(&mut out.tables);
+    known.replace(all);
     Ok(out)
 }
 
@@ -175,17 +190,6 @@ impl Described {
     fn skip(&mut self, name: &str, reason: &str) {
         self.skipped.push(Skipped { name: name.to_owned(), reason: reason.to_owned() });
     }
-}
-
-/// The vector indexes, in lower case; libSQL keeps each in an ordinary table with `_shadow` behind its name.
-fn vector_indexes(sql: &mut Sql) -> Result<HashSet<String>> {
-    let mut out = HashSet::new();
-    let query = "SELECT CAST(name AS BLOB) FROM sqlite_schema WHERE type = 'index' AND sql LIKE '%libsql_vector_idx%'";
-    sql.rows(query, &[], |row| {
-        out.extend(row.text(0)?.map(|name| name.to_ascii_lowercase()));
-        Ok(ControlFlow::<()>::Continue(()))
-    })?;
-    Ok(out)
 }
 
 /// Why a table cannot be captured whatever its columns are.
@@ -373,9 +377,10 @@ fn choose_key<'a>(
 
 /// Finds the parents whose AFTER images SQLite may falsify: the child's scan applies the child column's
 /// affinity to the parent's key in place.
-fn mark_coerced(tables: &mut [SourceTable]) {
+fn mark_coerced<'a>(tables: impl Iterator<Item = &'a mut Arc<SourceTable>>) {
+    let mut tables: Vec<_> = tables.collect();
     let mut numeric_parents = HashSet::new();
-    for t in tables.iter() {
+    for t in &tables {
         for (parent, from) in &t.foreign_keys {
             // ANY is numeric but in STRICT tables.
             let numeric = |d: &str| is_numeric(d) || d.eq_ignore_ascii_case("any");
@@ -384,9 +389,12 @@ fn mark_coerced(tables: &mut [SourceTable]) {
             }
         }
     }
-    for t in tables.iter_mut().filter(|t| !t.alias) {
+    for t in &mut tables {
         let keys = t.table.key.parts.iter().filter_map(|p| p.column).filter_map(|i| t.columns.get(i));
-        let loose = keys.clone().any(|c| !is_numeric(&c.declared));
-        t.coerced = loose && numeric_parents.contains(&t.table.name.to_ascii_lowercase());
+        let loose = !t.alias && keys.clone().any(|c| !is_numeric(&c.declared));
+        let coerced = loose && numeric_parents.contains(&t.table.name.to_ascii_lowercase());
+        if coerced != t.coerced {
+            Arc::make_mut(t).coerced = coerced;
+        }
     }
 }

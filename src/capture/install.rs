@@ -6,6 +6,7 @@
 
 use super::audit::{Audit, audit};
 use super::describe::SourceTable;
+use super::known::Known;
 use super::triggers::{NOW_MS, Op, triggers};
 use super::{Demand, END, PREFIX, bound, migrate};
 use crate::config::Changelog;
@@ -23,9 +24,14 @@ const LOCK: Duration = Duration::from_millis(3);
 ///
 /// # Errors
 /// `Unavailable` if the write lock is not to be had; `Usage` if the source cannot be written.
-pub(crate) fn install(sql: &mut Sql, demand: &Demand, max_rows: Option<u64>) -> Result<Audit> {
+pub(crate) fn install(
+    sql: &mut Sql,
+    demand: &Demand,
+    max_rows: Option<u64>,
+    known: &mut Known,
+) -> Result<Audit> {
     loop {
-        let found = mend(sql, demand, max_rows)?;
+        let found = mend(sql, demand, max_rows, known)?;
         if found.is_whole() {
             return Ok(found);
         }
@@ -33,13 +39,18 @@ pub(crate) fn install(sql: &mut Sql, demand: &Demand, max_rows: Option<u64>) -> 
 }
 
 /// The same for a caller that audits again itself: returns what was found at first.
-pub(crate) fn mend(sql: &mut Sql, demand: &Demand, max_rows: Option<u64>) -> Result<Audit> {
+pub(crate) fn mend(
+    sql: &mut Sql,
+    demand: &Demand,
+    max_rows: Option<u64>,
+    known: &mut Known,
+) -> Result<Audit> {
     let mut first = None;
     loop {
         let (found, done) = write(sql, |sql| {
             migrate::migrate(sql)?;
             bound::install(sql, max_rows, Changelog::MAX_ROWS)?;
-            let found = audit(sql, demand)?;
+            let found = audit(sql, demand, known)?;
             if found.is_whole() {
                 return Ok((found, true));
             }
@@ -67,7 +78,7 @@ pub(crate) fn plan(sql: &mut Sql, demand: &Demand, max_rows: Option<u64>) -> Res
         if bound::max_rows(sql)? != cap {
             out.extend(bound::text(sql)?.map(|text| format!("{text};")));
         }
-        let found = audit(sql, demand)?;
+        let found = audit(sql, demand, &mut Known::default())?;
         let next = sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?.unwrap_or(1);
         for ((t, _), id) in found.broken.iter().zip(next..) {
             out.extend(triggers(t, id).into_iter().map(|t| format!("{};", t.sql)));

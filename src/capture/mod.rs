@@ -11,6 +11,7 @@ pub(crate) mod consumers;
 pub(crate) mod describe;
 mod evict;
 pub(crate) mod install;
+pub(crate) mod known;
 mod migrate;
 mod sqltext;
 mod triggers;

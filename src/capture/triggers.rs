@@ -29,6 +29,7 @@ pub(crate) enum Op {
 pub(crate) const NOW_MS: &str = "CAST((julianday('now')-2440587.5)*86400000 AS INTEGER)";
 
 /// A trigger: its name and the statement that makes it.
+#[derive(Debug)]
 pub(crate) struct Trigger {
     pub name: String,
     pub sql: String,

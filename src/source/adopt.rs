@@ -16,6 +16,7 @@ use crate::value::digest;
 use crate::window::{Change, Kept, Piece, TableNo};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The whole schema is compared this often even if the schema version stands still: it can be set back.
@@ -47,7 +48,7 @@ impl<O: Observer> Follower<O> {
 
     /// Compares the whole schema with what is known. `false` if capture has to be repaired first.
     pub(super) fn audit(&mut self, schema_version: i64, read_at: Instant, piece: &mut Piece) -> Result<bool> {
-        let mut found = audit(&mut self.sql, &self.demand)?;
+        let mut found = self.known.with(|known| audit(&mut self.sql, &self.demand, known))?;
         if !found.is_whole() {
             if fault::reconcile_early() && self.early {
                 found.captured.extend(found.broken.iter().map(|(t, _)| Captured::too_early(t)));
@@ -102,15 +103,19 @@ impl<O: Observer> Follower<O> {
     /// How each captured table is read; one that cannot be read here (a function or collation that this
     /// process lacks) is skipped with the reason, never taken to be empty.
     fn readers(&mut self, found: &mut Audit) -> Result<Vec<Reader>> {
-        let mut all = Vec::new();
+        let (mut all, mut readers) = (Vec::new(), Vec::new());
         for captured in std::mem::take(&mut found.captured) {
+            if let Some(reader) = self.same_reader(&captured) {
+                found.captured.push(captured);
+                readers.push(reader);
+                continue;
+            }
             let config = self.config.table(&captured.source.table.name);
             let selection = Selection::of(&captured.source, config, &mut self.sql)?;
             all.push(Reader::new(captured, selection, self.sql.encoding(), self.config.max_row));
         }
         let checks: Vec<String> = all.iter().flat_map(Reader::checks).collect();
         self.sql.check_ahead(&checks)?;
-        let mut readers = Vec::new();
         for reader in all {
             match reader.check(&mut self.sql) {
                 Ok(()) => {
@@ -120,12 +125,23 @@ impl<O: Observer> Follower<O> {
                 // That it could not be asked says nothing of the table.
                 Err(e) if e.is_transient() => return Err(e),
                 Err(e) => found.skipped.push(Skipped {
-                    name: reader.captured.source.table.name,
+                    name: reader.captured.source.table.name.clone(),
                     reason: format!("it cannot be read here: {e}"),
                 }),
             }
         }
         Ok(readers)
+    }
+
+    /// The reader of a table that has not moved since the last audit of this connection.
+    fn same_reader(&mut self, captured: &Captured) -> Option<Reader> {
+        let same =
+            |r: &Reader| Arc::ptr_eq(&r.captured.source, &captured.source) && r.captured.id == captured.id;
+        let tracked = self.tables.values_mut().find(|t| t.reader.as_ref().is_some_and(same));
+        let mut reader = tracked?.reader.take()?;
+        reader.captured = captured.clone();
+        reader.kept = Kept::Unknown;
+        Some(reader)
     }
 
     fn adopt_table(&mut self, mut reader: Reader, moved: Moved, piece: &mut Piece) {

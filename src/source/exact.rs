@@ -90,6 +90,16 @@ pub(crate) fn as_columns(sql: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The query with its lists as they are: the same plan, without what makes the values exact.
+pub(crate) fn as_plain(sql: &str) -> String {
+    let list = |terms: Vec<Term<'_>>| terms.iter().map(|t| t.sql).collect::<Vec<_>>().join(",");
+    let part = |part| match part {
+        Part::Text(text) => text.to_owned(),
+        Part::List(terms) => list(terms),
+    };
+    parts(sql).into_iter().map(part).collect()
+}
+
 fn columns(out: &mut String, terms: &[Term<'_>]) {
     for Term { sql: x, .. } in terms {
         let _ = write!(out, "CASE typeof({x}) WHEN 'text' THEN CAST({x} AS BLOB) ELSE {x} END,");
@@ -115,6 +125,7 @@ mod tests {
         let expected = [Part::Text("SELECT seq,"), Part::List(terms.to_vec()), Part::Text(" FROM t")];
         assert_eq!(parts(&query), expected);
         assert_eq!(as_columns("SELECT 1"), "SELECT 1");
+        assert_eq!(as_plain(&query), format!("SELECT seq,{odd},k0 FROM t"));
         let columns = as_columns(&query).into_owned();
         assert_eq!(columns.matches("THEN CAST(").count(), 2, "{columns}");
         assert!(!columns.contains("\u{1}+3:k0"), "{columns}");

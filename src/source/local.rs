@@ -13,6 +13,7 @@ use super::sql::Sql;
 pub(crate) use super::wake::Stop;
 use super::wake::Woken;
 use crate::capture::audit::Audit;
+use crate::capture::known::SharedKnown;
 use crate::capture::{Demand, install, log_id, migrate_is_installed};
 use crate::config::Config;
 use crate::cursor::{Cursor, LogId};
@@ -95,6 +96,7 @@ pub(crate) fn follow(
     start: Start,
     goal: Goal,
     acknowledging: Option<Acknowledging>,
+    known: SharedKnown,
     observer: impl Observer,
 ) -> Result<Windows> {
     let stop = Stop::new();
@@ -103,7 +105,7 @@ pub(crate) fn follow(
     let thread = std::thread::Builder::new().name("redtail-source".into());
     let body = move || {
         let failed = Follower::open(address, config, start, goal, at_stop, out.clone(), observer)
-            .and_then(|f| Follower { acknowledging, ..f }.run());
+            .and_then(|f| Follower { known, acknowledging, ..f }.run());
         match failed {
             Err(e) if e.kind() != Kind::Stopped => drop(out.blocking_send(Err(e))),
             _ => {}
@@ -153,6 +155,8 @@ pub(super) struct Follower<O> {
     pub(super) verify_begun: bool,
     /// Which tables this replica wants.
     pub(super) demand: Demand,
+    /// What is known of the source's tables.
+    pub(super) known: SharedKnown,
     /// `None` where following writes nothing to the source.
     acknowledging: Option<Acknowledging>,
     /// Capture has never been whole yet (only for a deliberate fault).
@@ -188,6 +192,7 @@ impl<O: Observer> Follower<O> {
             verify_begun: false,
             early: true,
             demand: Demand::of_one(&config),
+            known: SharedKnown::default(),
             acknowledging: None,
             address,
             sql,
@@ -273,7 +278,9 @@ impl<O: Observer> Follower<O> {
                     super::owned::refuse(path)?;
                 }
                 let shown = self.address.to_string();
-                let found = install::mend(&mut self.sql, &self.demand, None)
+                let found = self
+                    .known
+                    .with(|known| install::mend(&mut self.sql, &self.demand, None, known))
                     .map_err(|e| e.during(format!("source {shown}")))?;
                 self.observer.audited(&found);
                 self.audited = None;

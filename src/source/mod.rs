@@ -27,6 +27,7 @@ pub(crate) use address::Address;
 pub use remote::{Token, Traffic};
 
 use crate::capture::consumers::{self, Claim, Consumer};
+use crate::capture::known::{Known, SharedKnown};
 use crate::capture::{Demand, bound, install};
 use crate::config::Config;
 use crate::cursor::Position;
@@ -41,6 +42,7 @@ use std::path::Path;
 pub struct Source {
     address: Address,
     config: Config,
+    known: SharedKnown,
 }
 
 /// What `init` found and did.
@@ -60,7 +62,11 @@ impl Source {
     /// # Errors
     /// `Usage` if it is neither, if there is no such file, or if a token file cannot be read.
     pub fn open(source: &str, config: &Config) -> Result<Self> {
-        Ok(Self { address: Address::parse(source, config)?, config: config.clone() })
+        Ok(Self {
+            address: Address::parse(source, config)?,
+            config: config.clone(),
+            known: SharedKnown::default(),
+        })
     }
 
     /// Where the file is; `None` for a server.
@@ -71,6 +77,10 @@ impl Source {
 
     pub(crate) fn address(&self) -> &Address {
         &self.address
+    }
+
+    pub(crate) fn known(&self) -> &SharedKnown {
+        &self.known
     }
 
     /// What following a server has cost so far; `None` for a file.
@@ -92,11 +102,11 @@ impl Source {
         if let Some(path) = self.path() {
             owned::refuse(path)?;
         }
-        let config = self.config.clone();
+        let (config, known) = (self.config.clone(), self.known.clone());
         self.with(move |sql| {
             let demand = Demand::of_all(sql, &config)?;
-            let found = install::install(sql, &demand, config.changelog.max_rows)?;
-            let captured = found.captured.into_iter().map(|c| c.source.table.name).collect();
+            let found = known.with(|k| install::install(sql, &demand, config.changelog.max_rows, k))?;
+            let captured = found.captured.into_iter().map(|c| c.source.table.name.clone()).collect();
             Ok(Installed { captured, skipped: found.skipped })
         })
         .await
@@ -113,7 +123,7 @@ impl Source {
             let (found, statements) = install::plan(sql, &demand, config.changelog.max_rows)?;
             let tables =
                 found.captured.into_iter().map(|c| c.source).chain(found.broken.into_iter().map(|(t, _)| t));
-            let captured = tables.map(|t| t.table.name).collect();
+            let captured = tables.map(|t| t.table.name.clone()).collect();
             Ok((Installed { captured, skipped: found.skipped }, statements))
         })
         .await
@@ -145,7 +155,7 @@ impl Source {
         }
         let config = self.config.clone();
         self.with(move |sql| {
-            let found = describe(sql)?;
+            let found = describe(sql, &mut Known::default())?;
             for (name, table) in &config.tables {
                 match found.tables.iter().find(|t| t.table.name.eq_ignore_ascii_case(name)) {
                     Some(t) => Selection::of(t, Some(table), sql).map(drop)?,

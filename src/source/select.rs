@@ -5,7 +5,7 @@
 //! so it is asked there, in a database of its own that is never written to a file.
 
 use super::sql::{Sql, quote};
-use crate::capture::describe::SourceTable;
+use crate::capture::describe::{SourceColumn, SourceTable};
 use crate::config::TableConfig;
 use crate::error::{Error, Result};
 use crate::schema::{Column, Key, KeyPart, Table, is_loose, is_real};
@@ -47,15 +47,15 @@ impl Selection {
     /// # Errors
     /// `Usage` if the configuration does not fit the table; the error says where and what would be right.
     pub fn of(t: &SourceTable, config: Option<&TableConfig>, sql: &mut Sql) -> Result<Self> {
-        let plain = |c: &Column| Selected {
+        let plain = |(c, described): (&Column, &SourceColumn)| Selected {
             name: c.name.clone(),
             mask: None,
             real: is_real(&c.declared),
-            signed: is_loose(&c.declared) || t.column(&c.name).is_some_and(|c| c.hidden != 0),
+            signed: is_loose(&c.declared) || described.hidden != 0,
         };
         let mut selection = Self {
             table: t.table.clone(),
-            columns: t.table.columns.iter().map(plain).collect(),
+            columns: t.table.columns.iter().zip(&t.columns).map(plain).collect(),
             filter: None,
             keep: None,
             hash: 0,

@@ -1,7 +1,7 @@
 //! Whatever an application does, the replica is the source: random scripts, shrunk where they fail.
 //!
-//! Settings of the environment: `REDTAIL_SEED`, `REDTAIL_CASES` (how many scripts), `REDTAIL_SHRINK=0`
-//! (do not shrink). The case that failed is had again by its own seed and `REDTAIL_CASES=1`.
+//! Settings of the environment: `REDTAIL_SEED`, `REDTAIL_CASES` (how many scripts), `REDTAIL_WORKERS` (by how
+//! many threads), `REDTAIL_SHRINK=0` (do not shrink). The case that failed is had again by its own seed and `REDTAIL_CASES=1`.
 
 mod bank;
 mod case;
@@ -78,13 +78,19 @@ fn cases() -> Option<u64> {
     std::env::var("REDTAIL_CASES").ok().map(|n| n.parse().expect("REDTAIL_CASES is a number"))
 }
 
+/// `REDTAIL_WORKERS`, or two for each core: a worker waits for its oracle half of the time.
+fn workers(cases: u64) -> usize {
+    let wanted = std::env::var("REDTAIL_WORKERS").ok();
+    let wanted = wanted.map(|n| n.parse().expect("REDTAIL_WORKERS is a number"));
+    let cores = || std::thread::available_parallelism().map_or(2, |n| usize::from(n) * 2);
+    wanted.unwrap_or_else(cores).clamp(1, usize::try_from(cases.max(1)).unwrap_or(1))
+}
+
 fn play_all(test: &str, cases: u64, on_server: bool) {
     let next = AtomicU64::new(0);
     let shared = Shared { seed: seed(test), cases, on_server, next, failed: AtomicBool::new(false) };
     let begun = Instant::now();
-    let workers = std::thread::available_parallelism()
-        .map_or(2, |n| usize::from(n) * 2)
-        .clamp(2, usize::try_from(cases.max(2)).unwrap_or(2));
+    let workers = workers(cases);
     let done: Vec<Work> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..workers)
             .map(|n| {
