@@ -43,6 +43,7 @@ mod source;
 mod utf16;
 mod value;
 mod window;
+mod work;
 
 pub use capture::consumers::Consumer;
 pub use config::{Changelog, Config, Durability, KeepLatest, OnDivergence, TableConfig, Wants};
@@ -52,7 +53,8 @@ pub use progress::{Progress, State};
 pub use replica::{Compacted, Difference, MovedAside, Replica, Row, Scan, Snapshot, Space, TableInfo};
 pub use replicator::{Rebuilt, Replicator, Verified, Wait};
 pub use schema::{Column, Table, is_numeric};
-pub use source::{Installed, Skipped, Source};
+pub use source::{Installed, Look, Skipped, Source};
 #[cfg(feature = "remote")]
 pub use source::{Token, Traffic};
 pub use value::{Value, ValueRef};
+pub use work::{Retries, Work};

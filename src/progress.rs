@@ -8,6 +8,7 @@ use crate::source::Skipped;
 use crate::source::acknowledge::Written;
 use crate::source::local::Observer;
 use crate::window::Start;
+use crate::work::Work;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -37,6 +38,17 @@ pub enum State {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Idle,
+        Self::Reconciling,
+        Self::CatchingUp,
+        Self::Following,
+        Self::Retrying,
+        Self::DiskFull,
+        Self::Refused,
+    ];
+
     /// The state in one lower-case word.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -72,8 +84,8 @@ pub struct Progress {
     pub consistent: bool,
     /// Tables that are not whole yet.
     pub reconciling: Vec<String>,
-    /// Rows that reconcile read since this replicator was made.
-    pub copied: u64,
+    /// What was done since this replicator was made.
+    pub work: Work,
     /// Tables that are not replicated, and why.
     pub skipped: Vec<Skipped>,
     /// The last failure, while it lasts.
@@ -84,8 +96,12 @@ pub struct Progress {
     /// The source is in WAL mode, where readers and writers do not block each other; `None` before it was
     /// looked at.
     pub wal: Option<bool>,
+    /// Up to where the source was last told that everything is on disk, by this replicator.
+    pub acknowledged: Option<u64>,
     read_at: Option<Instant>,
+    looked_at: Option<Instant>,
     level_at: Option<Instant>,
+    durable_level_at: Option<Instant>,
     /// How far apart looks at an idle source are.
     looks: Duration,
 }
@@ -106,9 +122,30 @@ impl Progress {
     /// while it does. It goes on growing while the source is out of reach.
     #[must_use]
     pub fn lag(&self) -> Option<Duration> {
-        let since = self.level_at?.elapsed();
-        let level = self.lag_entries() == Some(0) && since < LEVEL_FOR + self.looks;
-        Some(if level { Duration::ZERO } else { since })
+        self.lag_since(self.level_at?, self.is_level(self.position?.seq))
+    }
+
+    /// As [`Progress::lag`], of what is on disk.
+    #[must_use]
+    pub fn durable_lag(&self) -> Option<Duration> {
+        self.lag_since(self.durable_level_at?, self.is_level(self.durable_seq))
+    }
+
+    #[allow(clippy::unnecessary_wraps)]
+    fn lag_since(&self, level_at: Instant, level: bool) -> Option<Duration> {
+        let since = level_at.elapsed();
+        Some(if level && since < LEVEL_FOR + self.looks { Duration::ZERO } else { since })
+    }
+
+    /// Whether what is there up to `seq` is all that the source was last seen to have.
+    fn is_level(&self, seq: u64) -> bool {
+        self.consistent && self.head.is_some_and(|head| seq >= head)
+    }
+
+    /// How long since the source was last read, or asked and had nothing new; `None` before the first time.
+    #[must_use]
+    pub fn since_look(&self) -> Option<Duration> {
+        Some(self.looked_at?.elapsed())
     }
 
     /// When the snapshot of the last applied window was taken.
@@ -118,13 +155,16 @@ impl Progress {
     }
 
     pub(crate) fn looked(&mut self, head: u64, at: Instant) {
-        self.head = Some(head);
-        if self.position.is_some_and(|p| p.seq >= head) {
+        (self.head, self.looked_at) = (Some(head), Some(at));
+        if self.position.is_some_and(|p| self.is_level(p.seq)) {
             self.level_at = Some(at);
             // Nothing had to be applied to get there: after a start, or when a source is back.
-            if self.consistent && self.state != State::DiskFull {
+            if self.state != State::DiskFull {
                 (self.state, self.error) = (State::Following, None);
             }
+        }
+        if self.is_level(self.durable_seq) {
+            self.durable_level_at = Some(at);
         }
     }
 
@@ -149,11 +189,18 @@ impl Progress {
         self.horizon = cursor.horizon;
         self.applied_at = Some(applied.at);
         self.read_at = Some(applied.end.read_at);
-        self.copied += applied.copied;
+        self.work.add(applied.brought);
         self.reconciling.clone_from(&applied.reconciling);
         self.consistent = cursor.seq == cursor.horizon && applied.reconciling.is_empty();
         if applied.durable {
             self.durable_seq = cursor.seq;
+        }
+        if applied.brought.windows == 0 {
+            // Only put on disk what was visible: nobody looked at the source.
+            if self.is_level(self.durable_seq) {
+                self.durable_level_at = self.level_at;
+            }
+            return;
         }
         self.error = None;
         self.looked(applied.end.head, applied.end.read_at);
@@ -180,6 +227,13 @@ impl Observer for Watch {
         self.0.send_modify(|p| p.skipped.clone_from(&audit.skipped));
     }
 
+    fn diverged(&self, rebuild: bool) {
+        self.0.send_modify(|p| {
+            let count = if rebuild { &mut p.work.rebuilds_diverged } else { &mut p.work.rewinds };
+            *count += 1;
+        });
+    }
+
     fn journal(&self, wal: bool) {
         let modified = self.0.send_if_modified(|p| p.wal.replace(wal) != Some(wal));
         if modified && !wal {
@@ -201,6 +255,11 @@ impl Observer for Watch {
             tracing::warn!("the source may not be written to: it cannot be told how far this replica is");
             return;
         };
+        self.0.send_modify(|p| {
+            p.acknowledged = Some(written.seq);
+            p.work.acknowledgements += 1;
+            p.work.pruned += written.pruned;
+        });
         for c in &written.dropped {
             let days = c.unseen.as_secs() / 86_400;
             tracing::warn!(

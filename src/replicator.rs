@@ -290,8 +290,10 @@ impl Replicator {
                     () = shutdown.as_mut() => return Ok(Ended::Stopped),
                 }
                 self.replica.assume_room();
+                self.progress.send_modify(|p| p.work.retries.count(Kind::Stopped));
                 continue;
             }
+            let error = if goal == Goal::Follow { self.unless_away(error) } else { error };
             if !error.is_transient() {
                 return Err(error);
             }
@@ -306,6 +308,14 @@ impl Replicator {
         }
     }
 
+    /// A file that was followed and is gone may come back: somebody puts a backup in its place, or its disk is
+    /// away.
+    fn unless_away(&self, error: Error) -> Error {
+        let gone = self.source.path().is_some_and(|path| !path.exists());
+        let was_there = self.progress.borrow().since_look().is_some();
+        if gone && was_there { error.with_kind(Kind::Unavailable) } else { error }
+    }
+
     /// How long to rest after an error that may pass; says so.
     fn pause(&self, error: &Error, retry: &mut Retry) -> Duration {
         let refused = error.kind() == Kind::Refused;
@@ -314,7 +324,10 @@ impl Replicator {
         let pause = retry.pause().max(least);
         tracing::warn!("{error}; trying again in {} ms", pause.as_millis());
         let state = if refused { State::Refused } else { State::Retrying };
-        self.progress.send_modify(|p| (p.state, p.error) = (state, Some(error.to_string())));
+        self.progress.send_modify(|p| {
+            (p.state, p.error) = (state, Some(error.to_string()));
+            p.work.retries.count(error.kind());
+        });
         pause
     }
 
@@ -440,6 +453,7 @@ impl Replicator {
         self.progress.send_modify(|p| {
             (p.position, p.durable_seq, p.horizon, p.consistent) = (None, 0, 0, false);
             p.state = State::Reconciling;
+            p.work.rebuilds_damaged += 1;
         });
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::record::{Delta, Deltas, has_long, pieces, seal};
 use crate::source::local::Pieces;
 use crate::value::Value;
 use crate::window::{Change, End, Piece, REMEMBER, Remembered, TableNo};
+use crate::work::Brought;
 use futures::FutureExt as _;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
@@ -33,8 +34,8 @@ pub(crate) struct Applied {
     pub at: Instant,
     /// It is on disk, not only visible.
     pub durable: bool,
-    /// Rows that ranges brought, in this transaction.
-    pub copied: u64,
+    /// Nothing, if it only put on disk what was visible.
+    pub brought: Brought,
     pub reconciling: Vec<String>,
 }
 
@@ -90,7 +91,7 @@ pub(super) struct Open<'t> {
 pub(super) struct Touched {
     pub states: HashSet<TableNo>,
     pub counts: HashSet<TableNo>,
-    pub copied: u64,
+    pub brought: Brought,
 }
 
 impl Writer {
@@ -169,7 +170,8 @@ impl Writer {
         if let Some(cursor) = start.cursor {
             let at = Instant::now();
             let end = End { cursor, head: cursor.seq, read_at: at, done: false };
-            publish(Applied { end, at, durable: true, copied: 0, reconciling: self.reconciling() });
+            let brought = Brought::default();
+            publish(Applied { end, at, durable: true, brought, reconciling: self.reconciling() });
         }
         Ok(())
     }
@@ -220,13 +222,13 @@ impl Writer {
         if lazy {
             self.unsynced.get_or_insert(at);
         }
-        self.copied += touched.copied;
+        self.copied += touched.brought.copied;
         let reconciling = self.reconciling();
         Ok(Some(Applied {
             end,
             at,
             durable: !lazy || fault::early_ack(),
-            copied: touched.copied,
+            brought: touched.brought,
             reconciling,
         }))
     }
@@ -246,6 +248,7 @@ impl Writer {
                 self.change(change, open, touched)?;
             }
             if let Some(end) = piece.end {
+                touched.brought.windows += 1;
                 if merged == MERGE || end.done || pieces.is_empty() {
                     return Ok(Some(end));
                 }
@@ -301,6 +304,8 @@ impl Writer {
             }
             Change::Deltas(no, deltas) => {
                 self.seen_null_keys(no, &deltas, touched);
+                touched.brought.changed += deltas.len() as u64;
+                touched.brought.bytes += deltas.bytes() as u64;
                 for delta in deltas.iter().filter(|_| !fault::drops_delta()) {
                     self.delta(no, &delta, open)?;
                 }

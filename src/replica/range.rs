@@ -23,7 +23,8 @@ impl Writer {
     /// Brings a range of a table to equality with the source, or says where it is not equal.
     pub(super) fn range(&mut self, range: Range, open: &mut Open<'_>, touched: &mut Touched) -> Result<()> {
         let no = range.table;
-        touched.copied += range.rows.len() as u64;
+        touched.brought.copied += range.rows.len() as u64;
+        touched.brought.bytes += range.rows.bytes() as u64;
         if range.by_sweep {
             self.sweep(&range, open, touched)?;
             self.went_through(range, touched);

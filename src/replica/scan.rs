@@ -142,15 +142,25 @@ impl Snapshot {
     /// # Errors
     /// `Usage` for an unknown table.
     pub fn scan(&self, table: &str) -> Result<Scan> {
+        self.scan_after(table, &[])
+    }
+
+    /// The rows of a table behind a place that [`Row::place`] gave, in key order; whether there still is a row
+    /// at that place makes no difference. So a table is read page by page, each from a view of its own.
+    ///
+    /// # Errors
+    /// `Usage` for an unknown table.
+    pub fn scan_after(&self, table: &str, place: &[u8]) -> Result<Scan> {
         let held = self.held(table)?;
         self.ticket.guarded(|| {
             let rows: Bytes = self.read.open_table(ROWS).map_err(failed)?;
             let pieces = self.read.open_table(PIECES).map_err(failed)?;
-            let lower = prefix(held.no);
-            let upper = after_all(&lower);
+            let lower = [prefix(held.no).as_slice(), place].concat();
+            let upper = after_all(&prefix(held.no));
             let upper = upper.as_ref().map(Vec::as_slice);
+            // No key is empty.
             let range =
-                rows.range_owned::<&[u8]>((Bound::Included(lower.as_slice()), upper)).map_err(failed)?;
+                rows.range_owned::<&[u8]>((Bound::Excluded(lower.as_slice()), upper)).map_err(failed)?;
             let (shapes, ticket) = (Arc::clone(&held.shapes), Arc::clone(&self.ticket));
             Ok(Scan { range, shapes, pieces, ticket, ended: false })
         })
@@ -228,6 +238,13 @@ impl Row {
         let (_, table) =
             self.shapes.get(self.shape).unwrap_or_else(|| unreachable!("a shape found in `new`"));
         table
+    }
+
+    /// Where this row stands among those of its table: its key in canonical form. Only of use to
+    /// [`Snapshot::scan_after`].
+    #[must_use]
+    pub fn place(&self) -> &[u8] {
+        self.name.get(prefix(0).len()..).unwrap_or_default()
     }
 
     /// The columns, in the source's order.

@@ -35,6 +35,8 @@ pub(crate) struct Acknowledging {
 /// What one write did.
 #[derive(Debug, Default)]
 pub(crate) struct Written {
+    /// Up to where the source was told that everything is on disk.
+    pub seq: u64,
     pub pruned: u64,
     pub dropped: Vec<Consumer>,
 }
@@ -111,7 +113,7 @@ impl Acknowledging {
         let (pruned, more) = consumers::prune(sql, &config.changelog, HOLD)?;
         sql.run("COMMIT")?;
         self.more = more;
-        Ok(Written { pruned, dropped })
+        Ok(Written { seq: claim.seq, pruned, dropped })
     }
 }
 
@@ -135,7 +137,7 @@ impl Acknowledging {
         };
         sql.atomically(&plan.statements)?;
         self.more = plan.more;
-        Ok(Written { pruned: plan.pruned, dropped: plan.dropped })
+        Ok(Written { seq: claim.seq, pruned: plan.pruned, dropped: plan.dropped })
     }
 }
 

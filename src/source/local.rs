@@ -81,6 +81,8 @@ pub(crate) trait Observer: Send + 'static {
     fn level(&self, head: u64, at: Instant);
     /// A table is not replicated, or something was repaired: for people.
     fn audited(&self, audit: &Audit);
+    /// The source is not what it was: every table is reconciled, or only what was entered since it went back.
+    fn diverged(&self, rebuild: bool);
     /// Whether the source is in WAL mode.
     fn journal(&self, wal: bool);
     /// Up to where the replica has everything of this log on disk; 0 if it has nothing of it.

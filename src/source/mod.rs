@@ -55,6 +55,25 @@ pub struct Installed {
     pub skipped: Vec<Skipped>,
 }
 
+/// What a look at a source's changelog shows.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Look {
+    /// Where it ends.
+    pub head: Position,
+    /// How many entries it holds.
+    pub entries: u64,
+    /// The most that it keeps, up to 4,096 more.
+    pub max_rows: Option<u64>,
+    /// The replicas that follow it.
+    pub consumers: Vec<Consumer>,
+}
+
+/// Between two statements somebody may take capture out: what is there then is asked for again.
+fn gone(e: Error) -> Error {
+    if e.kind() == Kind::Source { e.with_kind(Kind::Unavailable) } else { e }
+}
+
 impl Source {
     /// Names a source: a path, a `file:` URL, or a server's (`libsql://`, `https://`, `http://`). It is first
     /// opened when it is used.
@@ -172,17 +191,28 @@ impl Source {
     /// # Errors
     /// As [`Source::head`].
     pub async fn consumers(&self) -> Result<Vec<Consumer>> {
-        // Between its two statements somebody may take capture out: what is there then is asked for again.
-        let gone = |e: Error| if e.kind() == Kind::Source { e.with_kind(Kind::Unavailable) } else { e };
         self.with(consumers::list).await.map_err(gone)
     }
 
-    /// The most entries that the changelog keeps, up to 4,096 more; `None` where capture is not installed.
+    /// What the changelog holds, and for whom; `None` where capture is not installed.
     ///
     /// # Errors
     /// As [`Source::head`].
-    pub async fn max_rows(&self) -> Result<Option<u64>> {
-        self.with(bound::max_rows).await
+    pub async fn look(&self) -> Result<Option<Look>> {
+        self.with(|sql| {
+            let Some((log_id, seq)) = local::look(sql)? else { return Ok(None) };
+            // Only whole prefixes are ever deleted, so nothing has to be counted.
+            let first = sql.integer("SELECT min(seq) FROM _redtail_changelog", &[])?;
+            let first = first.and_then(|first| u64::try_from(first).ok());
+            Ok(Some(Look {
+                head: Position { log_id, seq },
+                entries: first.map_or(0, |first| (seq + 1).saturating_sub(first)),
+                max_rows: bound::max_rows(sql)?,
+                consumers: consumers::list(sql)?,
+            }))
+        })
+        .await
+        .map_err(gone)
     }
 
     /// Deletes every entry that may go, in many small writes. Returns how many went.

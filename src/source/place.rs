@@ -129,6 +129,7 @@ impl<O: Observer> Follower<O> {
                 "source {shown} went back: {why}; what changed since entry {} is read again",
                 common.seq
             );
+            self.observer.diverged(false);
             self.doubt_rowids(piece);
             self.read_again(common.seq, piece)?;
             return Ok(common);
@@ -140,6 +141,7 @@ impl<O: Observer> Follower<O> {
             return Err(Error::new(Kind::Divergence, what));
         }
         tracing::warn!("source {shown} diverged from the replica: {why}; every table is reconciled");
+        self.observer.diverged(true);
         for (no, tracked) in &mut self.tables {
             reconcile(*no, tracked, piece);
         }

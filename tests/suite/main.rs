@@ -22,6 +22,7 @@
 mod backfill;
 mod commands;
 mod damaged;
+mod endpoint;
 mod errors;
 mod exact;
 mod identity;

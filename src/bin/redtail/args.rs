@@ -1,5 +1,6 @@
 //! The command line. What it says on a wrong one is one line.
 
+use crate::messages::Format;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::io::Write as _;
@@ -30,6 +31,30 @@ pub struct Args {
     /// Say more on stderr; twice for everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
+    /// How messages are written to stderr
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        value_name = "FORMAT",
+        env = "REDTAIL_LOG_FORMAT"
+    )]
+    pub log_format: Format,
+}
+
+/// The endpoint of `run`.
+#[derive(clap::Args, Debug, Default)]
+pub struct Listen {
+    /// Serve a page, /metrics, /status and rows over HTTP: HOST:PORT, or the path of a Unix socket
+    #[arg(long = "listen", value_name = "ADDR|PATH", env = "REDTAIL_LISTEN")]
+    pub at: Option<String>,
+    /// Let other machines read there too, given the token
+    #[arg(long = "listen-anywhere")]
+    pub anywhere: bool,
+    /// A file with the token that who reads there must give
+    #[arg(long = "listen-token-file", value_name = "FILE", env = "REDTAIL_LISTEN_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -50,7 +75,7 @@ pub enum Command {
         dry_run: bool,
     },
     /// Follow the source until stopped by SIGINT or SIGTERM
-    Run,
+    Run(Listen),
     /// Bring the replica up to the source's head as it is now, then exit
     Sync,
     /// Say where the replica stands

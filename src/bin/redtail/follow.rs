@@ -1,7 +1,7 @@
 //! `run` and `sync`.
 
 use crate::settings::Settings;
-use crate::{Exit, control, failure, progress};
+use crate::{Exit, control, endpoint, failure, progress};
 use redtail::{Error, Kind, Replica, Replicator, Result, Source};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -68,10 +68,21 @@ fn serve(replicator: &Arc<Replicator>) -> Option<control::Served> {
 
 pub async fn run(settings: &Settings) -> Exit {
     let stop = stopped()?;
+    // What is wrong with its address shows before anything is made.
+    let bound = endpoint::bind(&settings.endpoint).await?;
     let replicator = open(settings, true).await?;
     let _served = serve(&replicator);
+    let endpoint = bound.map(|bound| bound.serve(&replicator));
     let shown = progress::show(&replicator, "run");
-    let ended = replicator.run(stop).await;
+    let mut hangups = signal(SignalKind::hangup()).map_err(|e| failure(&e))?;
+    let reloads = async {
+        while hangups.recv().await.is_some() {
+            if let Some(Err(e)) = endpoint.as_ref().map(endpoint::Served::reload) {
+                tracing::warn!("{e}; the token before stays");
+            }
+        }
+    };
+    let ended = tokio::select! { ended = replicator.run(stop) => ended, () = reloads => Ok(()) };
     shown.end().await;
     ended.map(|()| 0)
 }

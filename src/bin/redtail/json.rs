@@ -7,13 +7,18 @@ use serde_json::{Map, Value as Json, json};
 
 /// One line: `{"table":…,"key":[…],"row":{…}}`, columns in the source's order.
 pub fn line(row: &Row, typed: bool) -> Result<String> {
+    Ok(self::row(row, typed)?.to_string())
+}
+
+/// The same as an object.
+pub fn row(row: &Row, typed: bool) -> Result<Json> {
     let one = if typed { exact } else { plain };
     let key: Vec<Json> = row.key()?.iter().map(|v| one(v.as_ref())).collect();
     let mut columns = Map::new();
     for (column, value) in row.columns().iter().zip(row.values()?) {
         columns.insert(column.name.clone(), one(value));
     }
-    Ok(json!({ "table": row.table().name, "key": key, "row": columns }).to_string())
+    Ok(json!({ "table": row.table().name, "key": key, "row": columns }))
 }
 
 /// A value with its storage class, bit for bit.
@@ -76,7 +81,8 @@ pub fn parse_key(typed: &str, declared: &str) -> Value {
     Value::Text(typed.as_bytes().to_vec())
 }
 
-fn unhex(digits: &str) -> Option<Vec<u8>> {
+/// The bytes of hexadecimal digits.
+pub fn unhex(digits: &str) -> Option<Vec<u8>> {
     if !digits.len().is_multiple_of(2) || !digits.is_ascii() {
         return None;
     }

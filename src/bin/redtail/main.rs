@@ -5,13 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+mod advice;
 mod args;
 mod bench;
 mod compact;
 mod control;
 mod demo;
+mod endpoint;
 mod follow;
 mod json;
+mod messages;
 mod progress;
 mod read;
 mod rebuild;
@@ -78,14 +81,14 @@ fn failure(e: &io::Error) -> Error {
 }
 
 async fn dispatch(args: Args) -> Exit {
-    progress::log(args.verbose);
+    messages::start(args.verbose, args.log_format);
     let settings = Settings::load(&args)?;
     match args.command {
         Command::Init { dry_run } => init(&settings, dry_run).await,
         Command::Prune => prune(&settings).await,
         Command::Config => settings.show(),
         Command::Remove { force } => remove(&settings, force).await,
-        Command::Run => follow::run(&settings).await,
+        Command::Run(_) => follow::run(&settings).await,
         Command::Sync => follow::sync(&settings).await,
         Command::Status { json } => status::status(&settings, json).await,
         Command::Verify { tables, repair, json } => verify::verify(&settings, tables, repair, json).await,

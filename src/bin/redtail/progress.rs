@@ -12,22 +12,6 @@ const REDRAW: Duration = Duration::from_millis(100);
 /// How often a plain line is written while rows are being copied.
 const SPEAK: Duration = Duration::from_secs(5);
 
-/// Sends the library's messages to stderr: warnings, or more with `-v`.
-pub fn log(verbose: u8) {
-    let level = match verbose {
-        0 => tracing::level_filters::LevelFilter::WARN,
-        1 => tracing::level_filters::LevelFilter::INFO,
-        _ => tracing::level_filters::LevelFilter::TRACE,
-    };
-    let ansi = io::stderr().is_terminal();
-    let _ = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_max_level(level)
-        .with_ansi(ansi)
-        .with_target(false)
-        .try_init();
-}
-
 /// Progress that is being shown.
 pub struct Shown {
     end: oneshot::Sender<()>,
@@ -94,10 +78,10 @@ fn line(p: &Progress, begun: Instant) -> String {
     let seq = p.position.map_or(0, |p| p.seq);
     match p.state {
         State::Reconciling => {
-            let rate = p.copied as f64 / begun.elapsed().as_secs_f64().max(0.001);
+            let rate = p.work.copied as f64 / begun.elapsed().as_secs_f64().max(0.001);
             let table = p.reconciling.first().map_or("", String::as_str);
             let left = p.reconciling.len();
-            let (rows, rate) = (HumanCount(p.copied), HumanCount(rate as u64));
+            let (rows, rate) = (HumanCount(p.work.copied), HumanCount(rate as u64));
             format!("copying {table}: {rows} rows, {rate} rows/s; {left} tables to go")
         }
         State::CatchingUp => {

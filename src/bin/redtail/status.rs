@@ -2,39 +2,43 @@
 
 use crate::control::{Request, connect, relay};
 use crate::settings::Settings;
-use crate::{Exit, failure};
-use redtail::{Progress, Replica, Replicator, Source};
+use crate::{Exit, endpoint, failure, messages};
+use redtail::{Progress, Replica, Replicator, Source, Work};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use std::io::{self, Write};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// What a look at the source says.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Seen {
-    head: Option<u64>,
-    max_rows: Option<u64>,
-    consumers: Vec<SeenConsumer>,
+    pub head: Option<u64>,
+    pub entries: Option<u64>,
+    pub max_rows: Option<u64>,
+    pub consumers: Vec<SeenConsumer>,
 }
 
 /// A replica that the source knows.
-#[derive(Serialize, Deserialize)]
-struct SeenConsumer {
-    id: String,
-    acknowledged: u64,
-    unseen_seconds: u64,
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SeenConsumer {
+    pub id: String,
+    pub acknowledged: u64,
+    pub unseen_seconds: u64,
 }
 
 impl Seen {
-    async fn look(source: &Source) -> redtail::Result<Self> {
-        let consumers = source.consumers().await?.into_iter().map(|c| SeenConsumer {
+    /// Asks a source; nothing is known of one without capture.
+    pub async fn look(source: &Source) -> redtail::Result<Self> {
+        let Some(look) = source.look().await? else { return Ok(Self::default()) };
+        let consumers = look.consumers.into_iter().map(|c| SeenConsumer {
             id: c.id.to_string(),
             acknowledged: c.seq,
             unseen_seconds: c.unseen.as_secs(),
         });
         Ok(Self {
-            head: source.head().await?.map(|p| p.seq),
-            max_rows: source.max_rows().await?,
+            head: Some(look.head.seq),
+            entries: Some(look.entries),
+            max_rows: look.max_rows,
             consumers: consumers.collect(),
         })
     }
@@ -68,15 +72,59 @@ pub fn write(
     as_json: bool,
     out: &mut dyn Write,
 ) -> Exit {
-    let progress = live.map(|l| l.progress().borrow().clone());
-    let mut said = describe(replica, progress.as_ref(), seen)?;
-    #[cfg(feature = "remote")]
-    if let (Some(traffic), Some(said)) = (live.and_then(Replicator::traffic), said.as_object_mut()) {
-        said.insert("requests".into(), traffic.requests.into());
-        said.insert("rows_read".into(), traffic.rows_read.into());
-    }
+    let said = gather(replica, live, seen)?;
     let written = if as_json { writeln!(out, "{said}") } else { for_people(&said, out) };
     written.map(|()| 0).map_err(|e| failure(&e))
+}
+
+/// The status as one line of JSON.
+pub fn json(replica: &Replica, live: Option<&Replicator>, seen: Option<&Seen>) -> redtail::Result<String> {
+    Ok(format!("{}\n", gather(replica, live, seen)?))
+}
+
+/// Everything that there is to say.
+fn gather(replica: &Replica, live: Option<&Replicator>, seen: Option<&Seen>) -> redtail::Result<Json> {
+    let progress = live.map(|l| l.progress().borrow().clone());
+    let mut said = describe(replica, progress.as_ref(), seen)?;
+    let Some(of) = said.as_object_mut() else { return Ok(said) };
+    if let (Some(live), Some(progress)) = (live, &progress) {
+        let (warnings, recent) = messages::recent();
+        of.insert("source".into(), live.source().to_string().into());
+        of.insert("durable_lag_seconds".into(), seconds(progress.durable_lag()));
+        of.insert("last_poll_seconds".into(), seconds(progress.since_look()));
+        of.insert("work".into(), work(&progress.work));
+        of.insert("listen".into(), endpoint::listening().into());
+        of.insert("warnings".into(), warnings.into());
+        of.insert("recent".into(), recent);
+    }
+    #[cfg(feature = "remote")]
+    if let Some(traffic) = live.and_then(Replicator::traffic) {
+        of.insert("requests".into(), traffic.requests.into());
+        of.insert("rows_read".into(), traffic.rows_read.into());
+    }
+    Ok(said)
+}
+
+fn seconds(time: Option<Duration>) -> Json {
+    time.map(|time| time.as_secs_f64()).into()
+}
+
+fn work(w: &Work) -> Json {
+    let r = &w.retries;
+    json!({
+        "windows": w.windows,
+        "commits": w.commits,
+        "changed": w.changed,
+        "copied": w.copied,
+        "bytes": w.bytes,
+        "retries": {
+            "unavailable": r.unavailable, "refused": r.refused, "io": r.io, "taken": r.taken, "room": r.room,
+        },
+        "rebuilds": { "diverged": w.rebuilds_diverged, "damaged": w.rebuilds_damaged },
+        "rewinds": w.rewinds,
+        "acknowledgements": w.acknowledgements,
+        "pruned": w.pruned,
+    })
 }
 
 fn describe(replica: &Replica, progress: Option<&Progress>, seen: Option<&Seen>) -> redtail::Result<Json> {
@@ -108,10 +156,11 @@ fn describe(replica: &Replica, progress: Option<&Progress>, seen: Option<&Seen>)
         "lag_seconds": progress.and_then(Progress::lag).map(|d| d.as_secs_f64()),
         "consistent": snapshot.is_consistent(),
         "reconciling": names,
-        "rows_copied": progress.map(|p| p.copied),
+        "rows_copied": progress.map(|p| p.work.copied),
         "consumer": this,
         "source_wal": progress.and_then(|p| p.wal),
         "source_read_only": progress.map(|p| p.read_only),
+        "changelog_entries": seen.and_then(|s| s.entries),
         "changelog_max_rows": seen.and_then(|s| s.max_rows),
         "consumers": seen.map(|s| s.consumers.iter().map(|c| consumer(c, s.head)).collect::<Vec<_>>()),
         "tables": each.collect::<Vec<_>>(),

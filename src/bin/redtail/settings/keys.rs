@@ -18,7 +18,7 @@ macro_rules! key {
     };
 }
 
-pub(super) const KEYS: [Key; 24] = [
+pub(super) const KEYS: [Key; 28] = [
     key!("source", |s, v| text(v).map(|t| s.source = Some(t.to_owned())), |s| s
         .source
         .clone()
@@ -73,6 +73,24 @@ pub(super) const KEYS: [Key; 24] = [
         s.config.request_timeout
     ))),
     key!("lagging", |s, v| duration(v).map(|d| s.config.lagging = d), |s| Some(time(s.config.lagging))),
+    key!("listen", |s, v| text(v).map(|t| s.endpoint.listen = Some(t.to_owned())), |s| s
+        .endpoint
+        .listen
+        .clone()
+        .map(Value::String)),
+    key!(
+        "listen_anywhere",
+        |s, v| v.as_bool().map(|b| s.endpoint.anywhere = b).ok_or("true or false is wanted"),
+        |s| Some(Value::Boolean(s.endpoint.anywhere))
+    ),
+    key!("listen_token_file", |s, v| text(v).map(|t| s.endpoint.token_file = Some(t.into())), |s| s
+        .endpoint
+        .token_file
+        .as_ref()
+        .map(|p| Value::String(p.display().to_string()))),
+    key!("ready_lag", |s, v| duration(v).map(|d| s.endpoint.ready_lag = d), |s| Some(time(
+        s.endpoint.ready_lag
+    ))),
     key!("changelog.max_rows", |s, v| count(v).map(|n| s.config.changelog.max_rows = Some(n as u64)), |s| s
         .config
         .changelog

@@ -4,8 +4,8 @@ mod keys;
 mod tables;
 mod values;
 
-use crate::args::Args;
-use crate::{Exit, failure};
+use crate::args::{Args, Command};
+use crate::{Exit, endpoint, failure};
 use keys::{KEYS, Key};
 use redtail::{Config, Error, Result};
 use std::io::Write as _;
@@ -17,6 +17,7 @@ pub struct Settings {
     source: Option<String>,
     replica: Option<PathBuf>,
     pub config: Config,
+    pub endpoint: endpoint::Options,
 }
 
 /// The file that is read when `--config` names none.
@@ -25,8 +26,13 @@ const DEFAULT_FILE: &str = "redtail.toml";
 const TABLES: &str = "tables";
 
 impl Settings {
+    fn new() -> Self {
+        let endpoint = endpoint::Options::default();
+        Self { source: None, replica: None, config: Config::default(), endpoint }
+    }
+
     pub fn load(args: &Args) -> Result<Self> {
-        let mut settings = Self { source: None, replica: None, config: Config::default() };
+        let mut settings = Self::new();
         let file = args.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|p| p.is_file()));
         if let Some(file) = file {
             settings.read(&file)?;
@@ -44,6 +50,12 @@ impl Settings {
         settings.replica = args.replica.clone().or(settings.replica);
         settings.config.token_file = args.token_file.clone().or(settings.config.token_file);
         settings.config.insecure |= args.insecure;
+        if let Command::Run(given) = &args.command {
+            let endpoint = &mut settings.endpoint;
+            endpoint.listen = given.at.clone().or(endpoint.listen.take());
+            endpoint.token_file = given.token_file.clone().or(endpoint.token_file.take());
+            endpoint.anywhere |= given.anywhere;
+        }
         #[cfg(feature = "remote")]
         if let Ok(token) = std::env::var("TURSO_AUTH_TOKEN") {
             let token = redtail::Token::new(&token).map_err(|e| e.during("TURSO_AUTH_TOKEN"))?;
@@ -169,9 +181,7 @@ mod tests {
                 text.splice(at..end, edges[below(edges.len())].chars());
             }
             let text: String = text.into_iter().collect();
-            let parsed = std::panic::catch_unwind(|| {
-                Settings { source: None, replica: None, config: Config::default() }.parse(&text, "f.toml")
-            });
+            let parsed = std::panic::catch_unwind(|| Settings::new().parse(&text, "f.toml"));
             let Ok(parsed) = parsed else { panic!("round {round} of seed {seed}: {text:?}") };
             if let Err(e) = parsed {
                 refused += 1;
