@@ -47,9 +47,13 @@ impl Seen {
 pub async fn status(settings: &Settings, json: bool) -> Exit {
     let path = settings.replica()?;
     let seen = if settings.has_source() {
-        match Seen::look(&Source::open(settings.source()?, &settings.config)?).await {
+        let seen = match Source::open(settings.source()?, &settings.config) {
+            Ok(source) => Seen::look(&source).await,
+            Err(e) => Err(e),
+        };
+        match seen {
             // A running one says itself what is wrong with its source.
-            Err(e) if e.is_transient() && connect(path).is_some() => None,
+            Err(_) if connect(path).is_some() => None,
             seen => Some(seen?),
         }
     } else {
@@ -146,6 +150,7 @@ fn describe(replica: &Replica, progress: Option<&Progress>, seen: Option<&Seen>)
     let skipped = progress
         .map(|p| p.skipped.iter().map(|s| json!({ "name": s.name, "reason": s.reason })).collect::<Vec<_>>());
     Ok(json!({
+        "replica": replica.path(),
         "state": progress.map_or("stopped", |p| p.state.name()),
         "log_id": position.map(|p| p.log_id.to_string()),
         "cursor": position.map_or(0, |p| p.seq),

@@ -1,5 +1,6 @@
 //! The endpoint of `run`: what it answers, whom, and what it refuses.
 
+mod browser;
 mod metrics;
 mod rows;
 
