@@ -22,11 +22,11 @@ struct Browser {
 
 impl Browser {
     fn start(test: &str) -> Option<Self> {
-        let named = std::env::var_os("REDTAIL_BROWSER").map(PathBuf::from);
+        let given = std::env::var_os("REDTAIL_BROWSER").map(PathBuf::from);
         let path = std::env::var_os("PATH").unwrap_or_default();
         let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
         let mut found = std::env::split_paths(&path).flat_map(|folder| names.map(|name| folder.join(name)));
-        let program = named.or_else(|| found.find(|program| program.is_file()));
+        let program = given.or_else(|| found.find(|program| program.is_file()));
         if program.is_none() {
             skip("REDTAIL_REQUIRE_BROWSER", &format!("{test}: no chromium here"));
         }
