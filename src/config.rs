@@ -130,6 +130,21 @@ pub struct KeepLatest {
     pub allow_scan: bool,
 }
 
+/// How much of what changed is kept for subscribers that come back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepChanges {
+    /// So many changed rows; the last window is kept however many it has. Default 10,000,000.
+    pub rows: u64,
+    /// And none that was applied longer ago than this. Default: however old.
+    pub age: Option<Duration>,
+}
+
+impl Default for KeepChanges {
+    fn default() -> Self {
+        Self { rows: 10_000_000, age: None }
+    }
+}
+
 /// The settings of a replicator.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -142,6 +157,11 @@ pub struct Config {
     /// At most one write to the source in this time: an acknowledgement, with a piece of pruning. Default
     /// 5 s; outside WAL mode, where every write syncs the disk, twelve times as long.
     pub ack_interval: Duration,
+    /// Keep what changed in the replica, so that a subscriber can go on from a position. Default: nothing is kept,
+    /// and changes are recorded only while somebody subscribes.
+    pub keep_changes: Option<KeepChanges>,
+    /// How many changed rows a subscriber may be behind, if no more are kept anyway. Default 1,000,000.
+    pub subscriber_rows: u64,
     /// When a window counts as applied.
     pub durability: Durability,
     /// What to do about a source that diverged.
@@ -186,6 +206,8 @@ impl Default for Config {
             tables: BTreeMap::new(),
             changelog: Changelog::default(),
             ack_interval: Duration::from_secs(5),
+            keep_changes: None,
+            subscriber_rows: 1_000_000,
             durability: Durability::default(),
             on_divergence: OnDivergence::default(),
             cache_bytes: 64 << 20,

@@ -46,6 +46,10 @@ pub enum Kind {
     Source,
     /// There is no row with this key.
     NotFound,
+    /// A column holds a value of another type than the one that was asked for.
+    Mismatch,
+    /// The changes that were asked for are no longer kept.
+    Lagged,
     /// What was waited for did not come in time.
     TimedOut,
     /// Told to stop before the end.

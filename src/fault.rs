@@ -65,6 +65,13 @@ pub(crate) fn drops_delta() -> bool {
     is("drop-delta") && DELTAS.fetch_add(1, Ordering::Relaxed) % 7 == 6
 }
 
+/// `drop-change`: every seventh change is not recorded.
+pub(crate) fn drops_change() -> bool {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static CHANGES: AtomicU64 = AtomicU64::new(0);
+    is("drop-change") && CHANGES.fetch_add(1, Ordering::Relaxed) % 7 == 6
+}
+
 /// `after-only`: keys are entered by AFTER triggers, as one would write it at first; those that might be evicted
 /// excepted, which have a fault of their own.
 pub(crate) fn after_only() -> bool {

@@ -85,13 +85,39 @@ fn push_text(out: &mut Vec<u8>, text: &[u8], collation: Collation) {
 
 /// Bytes that sort like the original and end themselves: 00 becomes 00 FF, and 00 00 ends.
 fn push_bytes(out: &mut Vec<u8>, bytes: impl Iterator<Item = u8>) {
+    push_escaped(out, bytes);
+    out.extend_from_slice(&[0, 0]);
+}
+
+fn push_escaped(out: &mut Vec<u8>, bytes: impl Iterator<Item = u8>) {
     for b in bytes {
         out.push(b);
         if b == 0 {
             out.push(0xFF);
         }
     }
-    out.extend_from_slice(&[0, 0]);
+}
+
+/// Appends what every component has in common that begins like this text or blob, by its canonical form: under RTRIM
+/// without trailing spaces, under NOCASE up to the first NUL. `false` for a value that has no beginning.
+pub(crate) fn push_beginning(out: &mut Vec<u8>, value: ValueRef<'_>, collation: Collation) -> bool {
+    match (value, collation) {
+        (ValueRef::Text(t), Collation::Nocase) if t.contains(&0) => return false,
+        (ValueRef::Text(t), Collation::Nocase) => {
+            out.push(TEXT);
+            push_escaped(out, t.iter().map(u8::to_ascii_lowercase));
+        }
+        (ValueRef::Text(t), _) => {
+            out.push(TEXT);
+            push_escaped(out, t.iter().copied());
+        }
+        (ValueRef::Blob(b), _) => {
+            out.push(BLOB);
+            push_escaped(out, b.iter().copied());
+        }
+        _ => return false,
+    }
+    true
 }
 
 /// The largest double that is not above the integer, and what is left over.

@@ -34,6 +34,7 @@ mod fault;
 #[doc(hidden)]
 pub mod fuzz;
 mod key;
+mod lookup;
 mod progress;
 mod record;
 mod replica;
@@ -46,12 +47,16 @@ mod window;
 mod work;
 
 pub use capture::consumers::Consumer;
-pub use config::{Changelog, Config, Durability, KeepLatest, OnDivergence, TableConfig, Wants};
+pub use config::{Changelog, Config, Durability, KeepChanges, KeepLatest, OnDivergence, TableConfig, Wants};
 pub use cursor::{LogId, Nonce, Position};
 pub use error::{Error, Kind, Result};
+pub use lookup::{Key, KeyRange};
 pub use progress::{Progress, State};
-pub use replica::{Compacted, Difference, MovedAside, Replica, Row, Scan, Snapshot, Space, TableInfo};
-pub use replicator::{Rebuilt, Replicator, Verified, Wait};
+pub use replica::{
+    Change, ColumnRef, Compacted, Difference, KeptChanges, MovedAside, Op, Replica, Row, Scan, Snapshot,
+    Space, TableInfo, Window,
+};
+pub use replicator::{Changes, Rebuilt, Replicator, Verified, Wait};
 pub use schema::{Column, Table, is_numeric};
 pub use source::{Installed, Look, Skipped, Source};
 #[cfg(feature = "remote")]

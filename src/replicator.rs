@@ -6,9 +6,11 @@
 //! window wider instead of a queue longer. On any error both end, everything in flight is forgotten,
 //! and a new pair starts from the replica's cursor.
 
+mod changes;
 mod rebuild;
 mod wait;
 
+pub use changes::Changes;
 pub use rebuild::Rebuilt;
 pub use wait::Wait;
 
@@ -463,7 +465,7 @@ impl Replicator {
         let start = self.replica.start()?;
         self.progress.send_modify(|p| p.resumed(&start));
         let acknowledging = Acknowledging::new(enrolled.claim.clone(), enrolled.known.as_ref());
-        let mut writer = Writer::new(&self.replica, self.config.durability)?;
+        let mut writer = Writer::new(&self.replica, self.config.durability)?.recording(&self.config);
         let watch = Watch(Arc::clone(&self.progress));
         let known = self.source.known().clone();
         let Windows { pieces, stop } = local::follow(

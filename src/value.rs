@@ -60,6 +60,35 @@ impl Value {
     }
 }
 
+macro_rules! from {
+    ($($from:ty => |$v:ident| $make:expr;)*) => {$(
+        impl From<$from> for Value {
+            fn from($v: $from) -> Self {
+                $make
+            }
+        }
+    )*};
+}
+
+from! {
+    i64 => |v| Self::Integer(v);
+    i32 => |v| Self::Integer(v.into());
+    u32 => |v| Self::Integer(v.into());
+    f64 => |v| if v.is_nan() { Self::Null } else { Self::Real(v) };
+    &str => |v| Self::Text(v.as_bytes().to_vec());
+    &String => |v| Self::Text(v.as_bytes().to_vec());
+    String => |v| Self::Text(v.into_bytes());
+    &[u8] => |v| Self::Blob(v.to_vec());
+    Vec<u8> => |v| Self::Blob(v);
+    ValueRef<'_> => |v| v.to_owned();
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
 /// Values as one number: equal for the same values, bit for bit, and hardly ever for others.
 pub(crate) fn digest<'a>(values: impl IntoIterator<Item = &'a Value>) -> u64 {
     let mut hasher = Xxh3::new();
@@ -83,6 +112,19 @@ pub(crate) fn digest<'a>(values: impl IntoIterator<Item = &'a Value>) -> u64 {
 }
 
 impl ValueRef<'_> {
+    /// What it is, for people: `an integer`, `text`.
+    #[must_use]
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::Null => "NULL",
+            Self::Integer(_) => "an integer",
+            Self::Real(_) => "a real",
+            Self::Text(_) => "text",
+            Self::Blob(_) => "a blob",
+            Self::Utf16le(_) | Self::Utf16be(_) => "text that is not UTF-8",
+        }
+    }
+
     /// The same value, owned.
     #[must_use]
     pub fn to_owned(self) -> Value {

@@ -5,6 +5,7 @@
 //! Values above [`INLINE`] bytes lie outside the record, in pieces that fill redb's pages; the record
 //! keeps their length and hash. docs/format.md has the bytes.
 
+pub(crate) mod history;
 pub(crate) mod state;
 
 use crate::error::{Error, Kind, Result};
@@ -123,6 +124,17 @@ pub(crate) fn stored_format(bytes: &[u8]) -> Result<u8> {
     let mut want = Header { flags: 0, shape: 0 }.bytes(body);
     want[0] = format;
     if *head == want { Ok(format) } else { Err(wrong()) }
+}
+
+/// By which of its table's definitions a row was read, as its record says.
+pub(crate) fn shape(record: &[u8]) -> u16 {
+    let bytes = record.get(2..4).and_then(|b| b.try_into().ok());
+    bytes.map_or(0, u16::from_le_bytes)
+}
+
+/// Whether two records hold the same values, in the same order.
+pub(crate) fn same_values(a: &[u8], b: &[u8]) -> bool {
+    a.get(HEADER..) == b.get(HEADER..)
 }
 
 /// Whether a stored row has values outside its record.

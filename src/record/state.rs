@@ -55,7 +55,7 @@ struct StoredCursor {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-struct StoredShape {
+pub(super) struct StoredShape {
     number: u16,
     name: String,
     columns: Vec<(String, String)>,
@@ -209,7 +209,7 @@ pub(crate) fn decode_table(bytes: &[u8]) -> Result<TableState> {
     })
 }
 
-fn shape_in(number: u16, table: &Table) -> StoredShape {
+pub(super) fn shape_in(number: u16, table: &Table) -> StoredShape {
     let part = |p: &KeyPart| {
         let column = p.column.and_then(|i| u32::try_from(i).ok()).unwrap_or(ROWID);
         let collation = COLLATIONS.iter().position(|c| *c == p.collation).unwrap_or(0);
@@ -224,7 +224,7 @@ fn shape_in(number: u16, table: &Table) -> StoredShape {
     }
 }
 
-fn shape_out(shape: StoredShape) -> (u16, Table) {
+pub(super) fn shape_out(shape: StoredShape) -> (u16, Table) {
     let part = |(column, collation): (u32, u8)| KeyPart {
         column: (column != ROWID).then_some(column as usize),
         collation: COLLATIONS.get(usize::from(collation)).copied().unwrap_or(Collation::Binary),

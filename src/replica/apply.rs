@@ -3,10 +3,11 @@
 //! Must never commit before a window's end, and never commit rows without the cursor that they belong
 //! to. Windows that have arrived meanwhile join the transaction; it never waits for one to arrive.
 
+use super::history::{self, Limits, Recording};
 use super::{
     CURSOR, META, NEXT, PAST, PIECES, ROWS, Replica, SEEN, TABLES, count_name, failed, guard, meta, prefix,
 };
-use crate::config::Durability;
+use crate::config::{Config, Durability};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::record::state::{TableState, encode_cursor, encode_past, encode_table};
@@ -58,8 +59,11 @@ pub(crate) struct Differences {
 }
 
 pub(crate) struct Writer {
-    replica: Replica,
+    pub(super) replica: Replica,
     durability: Durability,
+    pub(super) recorded: Limits,
+    /// There may be something of an earlier recording.
+    left: bool,
     pub(super) tables: BTreeMap<TableNo, TableState>,
     pub(super) counts: BTreeMap<TableNo, u64>,
     next_no: TableNo,
@@ -84,6 +88,8 @@ pub(super) struct Open<'t> {
     pub pieces: redb::Table<'t, &'static [u8], &'static [u8]>,
     pub seen: redb::Table<'t, &'static [u8], ()>,
     pub past: redb::Table<'t, u64, &'static [u8]>,
+    /// Set where what changes is recorded.
+    pub recording: Option<Recording<'t>>,
 }
 
 /// What one transaction has touched besides rows.
@@ -111,6 +117,8 @@ impl Writer {
         Ok(Self {
             replica: replica.clone(),
             durability,
+            recorded: Limits::default(),
+            left: true,
             tables: start.tables.into_iter().collect(),
             counts,
             next_no: start.next_no,
@@ -121,6 +129,12 @@ impl Writer {
             unsynced: None,
             source_failed: false,
         })
+    }
+
+    /// Records what changes as the configuration says.
+    pub fn recording(mut self, config: &Config) -> Self {
+        self.recorded = Limits::of(config);
+        self
     }
 
     /// Applies windows until the stream ends. Returns once everything that was applied is on disk.
@@ -167,6 +181,7 @@ impl Writer {
         let start = self.replica.start()?;
         self.commit(self.replica.db.begin_write()?)?;
         self.unsynced = None;
+        self.replica.recorder.synced();
         if let Some(cursor) = start.cursor {
             let at = Instant::now();
             let end = End { cursor, head: cursor.seq, read_at: at, done: false };
@@ -202,7 +217,7 @@ impl Writer {
                 .map_err(|e| Error::new(Kind::Replica, format!("replica: {e}")))?;
         }
         let mut touched = Touched::default();
-        let end = {
+        let (end, told) = {
             let mut open = Open {
                 meta: txn.open_table(META).map_err(failed)?,
                 states: txn.open_table(TABLES).map_err(failed)?,
@@ -210,14 +225,19 @@ impl Writer {
                 pieces: txn.open_table(PIECES).map_err(failed)?,
                 seen: txn.open_table(SEEN).map_err(failed)?,
                 past: txn.open_table(PAST).map_err(failed)?,
+                recording: None,
             };
+            let recorder = &self.replica.recorder;
+            let how = (self.recorded, self.is_whole());
+            open.recording = history::begin(&txn, &mut open.meta, recorder, how, &mut self.left)?;
             let Some(end) = self.windows(first, pieces, &mut open, &mut touched).await? else {
                 return Ok(None);
             };
             self.close(&mut open, &touched, &end)?;
-            end
+            (end, self.close_recording(&mut open, &end)?)
         };
         self.commit(txn)?;
+        self.tell(told, !lazy);
         let at = Instant::now();
         if lazy {
             self.unsynced.get_or_insert(at);
@@ -295,6 +315,7 @@ impl Writer {
                 touched.counts.insert(no);
             }
             Change::Forget(no) => {
+                self.note_gone(no, open)?;
                 take_all(&mut open.rows, &prefix(no))?;
                 take_all(&mut open.pieces, &prefix(no))?;
                 self.tables.remove(&no);
@@ -317,7 +338,11 @@ impl Writer {
                     touched.states.insert(no);
                 }
             }
-            Change::Range(range) => self.range(range, open, touched)?,
+            Change::Range(range) => {
+                open.recording.iter_mut().for_each(|r| r.reading = true);
+                self.range(range, open, touched)?;
+                open.recording.iter_mut().for_each(|r| r.reading = false);
+            }
             Change::Remember(entries) => self.remember(&entries, open)?,
             Change::ForgetPast => open.past.retain(|_, _| false).map_err(failed)?,
         }
@@ -343,6 +368,9 @@ impl Writer {
 
     pub(super) fn delta(&mut self, no: TableNo, delta: &Delta<'_>, open: &mut Open<'_>) -> Result<()> {
         let name = row_name(no, delta.key);
+        if open.recording.is_some() {
+            self.note(no, &name, delta, open)?;
+        }
         if self.sweeping.contains(&no) {
             match delta.record {
                 Some(_) => drop(open.seen.insert(name.as_slice(), ()).map_err(failed)?),

@@ -6,14 +6,19 @@
 //! known of each table), ROWS (`table number + canonical key` to record) and PIECES (the parts of long values).
 
 mod apply;
+mod changes;
 mod damage;
+#[cfg(feature = "serde")]
+mod decode;
 mod disk;
 mod guard;
 mod health;
+mod history;
 mod open;
 mod place;
 mod range;
 mod reconcile;
+mod row;
 mod scan;
 mod slot;
 #[cfg(test)]
@@ -21,9 +26,13 @@ mod tests;
 
 pub use apply::Difference;
 pub(crate) use apply::{Applied, Writer};
+pub use changes::{Change, KeptChanges, Op, Window};
+pub(crate) use changes::{Part, Place, Subscription};
 pub use damage::MovedAside;
 pub(crate) use health::Condition;
-pub use scan::{Row, Scan, Snapshot, TableInfo};
+pub(crate) use history::Told;
+pub use row::{ColumnRef, Row};
+pub use scan::{Scan, Snapshot, TableInfo};
 
 use crate::config::Config;
 use crate::cursor::{Cursor, Nonce};
@@ -33,6 +42,7 @@ use crate::record::unseal;
 use crate::window::{Remembered, Start, TableNo};
 use guard::{failed, guarded};
 use health::Health;
+use history::Recorder;
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition};
 use slot::{Held, Slot};
 use std::path::{Path, PathBuf};
@@ -56,6 +66,7 @@ const CURSOR: &str = "cursor";
 const SOURCE: &str = "source";
 const NEXT: &str = "next";
 const CONSUMER: &str = "consumer";
+const HISTORY: &str = "history";
 
 /// A replica: open once, read from any number of threads.
 #[derive(Clone)]
@@ -64,6 +75,7 @@ pub struct Replica {
     path: PathBuf,
     /// The file's length when it was opened, in bytes.
     opened_len: u64,
+    recorder: Arc<Recorder>,
 }
 
 /// What a replica's file costs, and who holds old pages in it.
@@ -161,11 +173,13 @@ impl Replica {
 
     fn holding(path: &Path, config: &Config, held: Held, health: Arc<Health>) -> Result<Self> {
         let db = Slot::new(path.to_owned(), config.cache_bytes, held, health);
-        let replica = Self { db, path: path.to_owned(), opened_len: length(path) };
+        let recorder = Arc::new(Recorder::new());
+        let replica = Self { db, path: path.to_owned(), opened_len: length(path), recorder };
         // What every start needs is read once, so that damage in it is found now.
         replica
             .start()
             .and_then(|_| replica.source())
+            .and_then(|_| replica.begin_history())
             .map_err(|e| if e.to_string().contains(SHARED) { e } else { e.during(path.display()) })?;
         Ok(replica)
     }
@@ -312,9 +326,11 @@ fn number(read: &ReadTransaction, name: &str) -> Result<Option<u32>> {
 }
 
 fn cursor(read: &ReadTransaction) -> Result<Option<Cursor>> {
-    let table = read.open_table(META).map_err(failed)?;
-    let found = table.get_owned(CURSOR).map_err(failed)?;
-    found.map(|v| decode_cursor(v.value())).transpose()
+    cursor_in(&read.open_table(META).map_err(failed)?)
+}
+
+fn cursor_in(meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<Option<Cursor>> {
+    meta.get(CURSOR).map_err(failed)?.map(|v| decode_cursor(v.value())).transpose()
 }
 
 fn tables(read: &ReadTransaction) -> Result<Vec<(TableNo, TableState)>> {

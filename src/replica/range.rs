@@ -82,7 +82,7 @@ impl Writer {
             put_longs(&row_name(no, delta.key), &delta, open)?;
         }
         *self.counts.entry(no).or_default() += rows.len() as u64;
-        Ok(())
+        self.note_new(no, rows, open)
     }
 
     /// Takes out what the source no longer has, puts what is new or other, leaves what is the same.

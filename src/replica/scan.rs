@@ -1,22 +1,21 @@
-//! Reads the replica: one consistent view, rows straight from the page.
+//! Reads the replica: one consistent view of it, by key, by ranges and beginnings of keys, forwards and backwards.
 
+use super::history::Told;
+use super::row::{Bytes, Row, Shapes};
 use super::slot::Ticket;
-use super::{PIECES, ROWS, apply::after_all, count_name, cursor, failed, meta, prefix, tables};
+use super::{PIECES, ROWS, apply::after_all, changes, count_name, cursor, failed, meta, prefix, tables};
 use crate::cursor::{Cursor, Position};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::key;
+use crate::lookup::{Key, KeyRange};
 use crate::record::state::TableState;
-use crate::record::{Archived, Place, has_long, unseal};
-use crate::schema::{Column, Table};
+use crate::schema::Table;
 use crate::value::{Value, ValueRef};
 use crate::window::TableNo;
-use redb::{OwnedAccessGuard, OwnedRange, ReadOnlyTable, ReadTransaction};
-use std::collections::HashMap;
+use redb::{OwnedRange, ReadTransaction};
+use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
-use xxhash_rust::xxh3::xxh3_128;
-
-type Bytes = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// A consistent view of the replica: it does not change while it is held.
 pub struct Snapshot {
@@ -32,9 +31,6 @@ struct Held {
     state: TableState,
     shapes: Shapes,
 }
-
-/// The definitions by which rows of a table were read: the last one is in force.
-type Shapes = Arc<Vec<(u16, Table)>>;
 
 /// What a snapshot knows of a table besides its rows.
 #[derive(Clone, Debug)]
@@ -112,12 +108,28 @@ impl Snapshot {
         })
     }
 
+    /// Up to which window the kept history goes here.
+    pub(crate) fn told(&self) -> Told {
+        self.ticket.guarded(|| changes::told(&self.read)).unwrap_or_default()
+    }
+
+    /// How many rows the replica has of a table; nothing is counted for it.
+    ///
+    /// # Errors
+    /// `Usage` for an unknown table.
+    pub fn count(&self, table: &str) -> Result<u64> {
+        let no = self.held(table)?.no;
+        let rows = self.ticket.guarded(|| meta(&self.read, &count_name(no)))?;
+        Ok(rows.and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes))
+    }
+
     /// One row by its key, one value a component of the primary key (the rowid where there is none).
     ///
     /// # Errors
     /// `Usage` for an unknown table or a key of another width, `Damaged` if the record is.
-    pub fn get(&self, table: &str, key: &[Value]) -> Result<Option<Row>> {
-        let held = self.held(table)?;
+    pub fn get(&self, table: &str, key: impl Into<Key>) -> Result<Option<Row>> {
+        let (held, key) = (self.held(table)?, key.into());
+        let key = key.values();
         let width = held.state.table.key.parts.len();
         if key.len() != width {
             let names = held.state.table.key_names().join(", ");
@@ -137,12 +149,12 @@ impl Snapshot {
         })
     }
 
-    /// All rows of a table, in key order.
+    /// All rows of a table, in key order; from the end with [`Iterator::rev`].
     ///
     /// # Errors
     /// `Usage` for an unknown table.
     pub fn scan(&self, table: &str) -> Result<Scan> {
-        self.scan_after(table, &[])
+        self.range(table, ..)
     }
 
     /// The rows of a table behind a place that [`Row::place`] gave, in key order; whether there still is a row
@@ -152,22 +164,140 @@ impl Snapshot {
     /// `Usage` for an unknown table.
     pub fn scan_after(&self, table: &str, place: &[u8]) -> Result<Scan> {
         let held = self.held(table)?;
+        // No key is empty.
+        let lower = Bound::Excluded([prefix(held.no).as_slice(), place].concat());
+        self.walk(held, (lower, after_all(&prefix(held.no))))
+    }
+
+    /// The rows whose keys lie in a range, in key order.
+    ///
+    /// Keys are in SQLite's order: NULL, numbers by value, text by its bytes (in the collation of the key's column),
+    /// blobs. The bounds may give the first components alone (see [`KeyRange`]).
+    ///
+    /// ```no_run
+    /// # fn read(snapshot: &redtail::Snapshot) -> redtail::Result<()> {
+    /// for row in snapshot.range("episodes", "e100".."e200")?.rev().take(10) {
+    ///     println!("{:?}", row?.text("task_type")?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Usage` for an unknown table, or a bound with more values than its key has.
+    pub fn range(&self, table: &str, range: impl Into<KeyRange>) -> Result<Scan> {
+        let (held, range) = (self.held(table)?, range.into());
+        let bounds = bounds(&prefix(held.no), &range, |out, key| encode(held, out, key))?;
+        self.walk(held, bounds)
+    }
+
+    /// The rows whose keys begin with these values, the last of which is the beginning of a text or a blob: with
+    /// `"e1"` those of `"e1"`, `"e10"`, `"e17b"`.
+    ///
+    /// # Errors
+    /// `Usage` as in [`Snapshot::range`], and if the last value is neither text nor blob.
+    pub fn prefix(&self, table: &str, key: impl Into<Key>) -> Result<Scan> {
+        let (held, key) = (self.held(table)?, key.into());
+        let mut lower = prefix(held.no).to_vec();
+        begin(held, &mut lower, &key)?;
+        let upper = after_all(&lower);
+        self.walk(held, (Bound::Included(lower), upper))
+    }
+
+    fn walk(&self, held: &Held, (lower, upper): Bounds) -> Result<Scan> {
         self.ticket.guarded(|| {
             let rows: Bytes = self.read.open_table(ROWS).map_err(failed)?;
             let pieces = self.read.open_table(PIECES).map_err(failed)?;
-            let lower = [prefix(held.no).as_slice(), place].concat();
-            let upper = after_all(&prefix(held.no));
-            let upper = upper.as_ref().map(Vec::as_slice);
-            // No key is empty.
-            let range =
-                rows.range_owned::<&[u8]>((Bound::Excluded(lower.as_slice()), upper)).map_err(failed)?;
+            let ended = is_empty(&lower, &upper);
+            // redb takes no range whose end lies before its start.
+            let lower = if ended { Bound::Unbounded } else { lower };
+            let bounds = (lower.as_ref().map(Vec::as_slice), upper.as_ref().map(Vec::as_slice));
+            let range = rows.range_owned::<&[u8]>(bounds).map_err(failed)?;
             let (shapes, ticket) = (Arc::clone(&held.shapes), Arc::clone(&self.ticket));
-            Ok(Scan { range, shapes, pieces, ticket, ended: false })
+            Ok(Scan { range, shapes, pieces, ticket, ended })
         })
     }
 }
 
-/// The rows of a table, one after another.
+type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+fn is_empty(lower: &Bound<Vec<u8>>, upper: &Bound<Vec<u8>>) -> bool {
+    match (lower, upper) {
+        (Bound::Included(a), Bound::Included(b)) => a > b,
+        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
+        _ => false,
+    }
+}
+
+/// The bytes between which a range of keys lies; `encode` appends the canonical form of a key, whole or not.
+fn bounds(
+    prefix: &[u8],
+    range: &KeyRange,
+    encode: impl Fn(&mut Vec<u8>, &Key) -> Result<()>,
+) -> Result<Bounds> {
+    let name = |key: &Key| {
+        let mut out = prefix.to_vec();
+        encode(&mut out, key).map(|()| out)
+    };
+    let lower = match &range.lower {
+        Bound::Included(key) => Bound::Included(name(key)?),
+        // All that begin with it lie before its end.
+        Bound::Excluded(key) => match after_all(&name(key)?) {
+            Bound::Excluded(end) | Bound::Included(end) => Bound::Included(end),
+            Bound::Unbounded => Bound::Excluded(name(key)?),
+        },
+        Bound::Unbounded => Bound::Included(prefix.to_vec()),
+    };
+    let upper = match &range.upper {
+        Bound::Included(key) => after_all(&name(key)?),
+        Bound::Excluded(key) => Bound::Excluded(name(key)?),
+        Bound::Unbounded => after_all(prefix),
+    };
+    Ok((lower, upper))
+}
+
+fn encode(held: &Held, out: &mut Vec<u8>, key: &Key) -> Result<()> {
+    let table = &held.state.table;
+    let (values, width) = (key.values(), table.key.width());
+    if values.len() > width {
+        let (name, names) = (&table.name, table.key_names().join(", "));
+        return Err(Error::usage(format!(
+            "table {name:?}: its key has {width} values ({names}), not {}",
+            values.len()
+        )));
+    }
+    table.key.encode(out, values.iter().map(Value::as_ref));
+    Ok(())
+}
+
+/// Appends what all keys have in common that begin like this one.
+fn begin(held: &Held, out: &mut Vec<u8>, key: &Key) -> Result<()> {
+    let Some((last, first)) = key.values().split_last() else { return Ok(()) };
+    encode(held, out, &first.into())?;
+    let collation = held.state.table.key.collations().get(first.len()).copied();
+    match collation.map(|c| key::push_beginning(out, last.as_ref(), c)) {
+        Some(true) => Ok(()),
+        None => encode(held, out, key),
+        Some(false) => Err(Error::usage(format!(
+            "table {:?}: only text and blobs have beginnings, not {}",
+            held.state.table.name,
+            last.as_ref().class()
+        ))),
+    }
+}
+
+/// Where it is, and of what tables; no rows.
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.tables.iter().map(|t| t.state.table.name.as_str()).collect();
+        f.debug_struct("Snapshot")
+            .field("position", &self.position())
+            .field("tables", &names)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The rows of a table, one after another, from either end.
 pub struct Scan {
     range: OwnedRange<&'static [u8], &'static [u8]>,
     shapes: Shapes,
@@ -177,16 +307,16 @@ pub struct Scan {
     ended: bool,
 }
 
-impl Iterator for Scan {
-    type Item = Result<Row>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+impl Scan {
+    fn step(&mut self, from_end: bool) -> Option<Result<Row>> {
         if self.ended {
             return None;
         }
         let Self { range, shapes, pieces, ticket, .. } = self;
         let next = ticket.guarded(|| {
-            let Some(entry) = range.next() else { return Ok(None) };
+            let Some(entry) = (if from_end { range.next_back() } else { range.next() }) else {
+                return Ok(None);
+            };
             let (name, record) = entry.map_err(failed)?;
             Row::new(name.value().to_vec(), record, shapes, pieces, ticket).map(Some)
         });
@@ -195,135 +325,24 @@ impl Iterator for Scan {
     }
 }
 
-/// A row of the replica, read in place: only values longer than a record holds are copied.
-pub struct Row {
-    record: OwnedAccessGuard<&'static [u8]>,
-    name: Vec<u8>,
-    shapes: Shapes,
-    shape: usize,
-    long: HashMap<usize, Vec<u8>>,
-    /// The row's page belongs to its snapshot.
-    _ticket: Arc<Ticket>,
-}
+impl Iterator for Scan {
+    type Item = Result<Row>;
 
-impl Row {
-    fn new(
-        name: Vec<u8>,
-        record: OwnedAccessGuard<&'static [u8]>,
-        shapes: &Shapes,
-        pieces: &Bytes,
-        ticket: &Arc<Ticket>,
-    ) -> Result<Self> {
-        let archived = Archived::new(record.value())?;
-        let shape = shapes
-            .iter()
-            .rposition(|(number, table)| *number == archived.shape() && table.columns.len() == archived.len())
-            .ok_or_else(|| {
-                Error::new(Kind::Damaged, "replica: a row has a shape that its table never had")
-            })?;
-        let mut long = HashMap::new();
-        if has_long(record.value()) {
-            for column in 0..archived.len() {
-                if let Some(Place::Outside { len, hash, .. }) = archived.place(column) {
-                    long.insert(column, load(&name, column, (len, hash), pieces)?);
-                }
-            }
-        }
-        Ok(Self { record, name, shapes: Arc::clone(shapes), shape, long, _ticket: Arc::clone(ticket) })
-    }
-
-    /// The definition by which this row was read from the source.
-    #[must_use]
-    pub fn table(&self) -> &Table {
-        let (_, table) =
-            self.shapes.get(self.shape).unwrap_or_else(|| unreachable!("a shape found in `new`"));
-        table
-    }
-
-    /// Where this row stands among those of its table: its key in canonical form. Only of use to
-    /// [`Snapshot::scan_after`].
-    #[must_use]
-    pub fn place(&self) -> &[u8] {
-        self.name.get(prefix(0).len()..).unwrap_or_default()
-    }
-
-    /// The columns, in the source's order.
-    #[must_use]
-    pub fn columns(&self) -> &[Column] {
-        &self.table().columns
-    }
-
-    /// All values, in the order of the columns.
-    ///
-    /// # Errors
-    /// `Damaged` if the record is.
-    pub fn values(&self) -> Result<Vec<ValueRef<'_>>> {
-        let archived = Archived::new(self.record.value())?;
-        (0..archived.len()).map(|i| self.of(archived, i)).collect()
-    }
-
-    /// The value of a column by its position.
-    ///
-    /// # Errors
-    /// `Usage` if there is no such column.
-    pub fn value(&self, column: usize) -> Result<ValueRef<'_>> {
-        self.of(Archived::new(self.record.value())?, column)
-    }
-
-    /// The value of a column by its name, compared as SQLite compares names.
-    ///
-    /// # Errors
-    /// `Usage` if there is no such column.
-    pub fn get(&self, column: &str) -> Result<ValueRef<'_>> {
-        let found = self.table().column(column);
-        let found = found
-            .ok_or_else(|| Error::usage(format!("table {}: has no column {column:?}", self.table().name)))?;
-        self.value(found)
-    }
-
-    fn of<'a>(&'a self, archived: Archived<'a>, column: usize) -> Result<ValueRef<'a>> {
-        match archived.place(column) {
-            Some(Place::Here(value)) => Ok(value),
-            Some(Place::Outside { text, .. }) => {
-                let bytes = self.long.get(&column).map_or(&[][..], Vec::as_slice);
-                Ok(if text { ValueRef::Text(bytes) } else { ValueRef::Blob(bytes) })
-            }
-            None => Err(Error::usage(format!("table {}: has no column number {column}", self.table().name))),
-        }
-    }
-
-    /// The key: as the row has it where its columns are the key, else in canonical form. Where NULL
-    /// stands in the primary key, the rowid follows as one more value: it is what tells the rows apart.
-    ///
-    /// # Errors
-    /// `Damaged` if the key cannot be read.
-    pub fn key(&self) -> Result<Vec<Value>> {
-        let key = &self.table().key;
-        let columns = key.parts.iter().map(|p| p.column);
-        let values = columns.map(|c| c.map(|i| self.value(i).map(ValueRef::to_owned)).transpose());
-        let values: Vec<Option<Value>> = values.collect::<Result<_>>()?;
-        if !values.iter().any(|v| matches!(v, None | Some(Value::Null))) {
-            return Ok(values.into_iter().flatten().collect());
-        }
-        let bytes = self.name.get(4..).unwrap_or_default();
-        key::decode(bytes, &key.collations())
-            .ok_or_else(|| Error::new(Kind::Damaged, "replica: a key cannot be read"))
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(false)
     }
 }
 
-/// Puts a long value together and compares it with the hash in its record.
-fn load(name: &[u8], column: usize, (len, hash): (u64, u128), pieces: &Bytes) -> Result<Vec<u8>> {
-    let column = u16::try_from(column).unwrap_or(u16::MAX).to_be_bytes();
-    let lower = [name, column.as_slice()].concat();
-    let upper = after_all(&lower);
-    let upper = upper.as_ref().map(Vec::as_slice);
-    let mut out = Vec::new();
-    for entry in pieces.range_owned::<&[u8]>((Bound::Included(lower.as_slice()), upper)).map_err(failed)? {
-        let (_, piece) = entry.map_err(failed)?;
-        out.extend_from_slice(unseal(piece.value())?);
+impl DoubleEndedIterator for Scan {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.step(true)
     }
-    if out.len() as u64 != len || xxh3_128(&out) != hash {
-        return Err(Error::new(Kind::Damaged, "replica: a long value is not the one that its row names"));
+}
+
+/// The definition of the table whose rows it gives.
+impl fmt::Debug for Scan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.shapes.last().map(|(_, t)| t.name.as_str());
+        f.debug_struct("Scan").field("table", &table).finish_non_exhaustive()
     }
-    Ok(out)
 }

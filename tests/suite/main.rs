@@ -20,6 +20,7 @@
 )]
 
 mod backfill;
+mod changes;
 mod commands;
 mod damaged;
 mod endpoint;

@@ -95,6 +95,18 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Follow what changes in the replica, as JSON lines in Debezium's envelope; at least once
+    Changes {
+        /// Go on behind this position, which a line has told as `position` [default: from now on]
+        #[arg(long, value_name = "POSITION")]
+        from: Option<String>,
+        /// Begin with every row that is there, as op `r`
+        #[arg(long, conflicts_with = "from")]
+        snapshot: bool,
+        /// Every value as {"type":…,"value":…}
+        #[arg(long)]
+        typed: bool,
+    },
     /// Return when the replica is consistent at or past a position; exit 1 if it is not in time
     Wait {
         /// LOGID:SEQ, as `sync`, `status` and `changes` tell it [default: the source's head now]

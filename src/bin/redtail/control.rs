@@ -5,7 +5,7 @@
 //! to say on stderr, if anything. A line `h` says only that the answer is still being waited for.
 
 use crate::status::Seen;
-use crate::{Exit, code_of, compact, failure, read, rebuild, status, verify, wait};
+use crate::{Exit, changes, code_of, compact, failure, read, rebuild, status, verify, wait};
 use redtail::{Error, Replica, Replicator, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
@@ -54,6 +54,12 @@ pub enum Request {
         tables: Vec<String>,
         json: bool,
     },
+    /// From now on, where no position is given.
+    Changes {
+        from: Option<String>,
+        snapshot: bool,
+        typed: bool,
+    },
     /// The head as it is now, where no position is given.
     Wait {
         position: Option<String>,
@@ -83,9 +89,10 @@ pub fn answer(request: Request, replica: &Replica, live: Option<&Replicator>, ou
             let rebuilt = tokio::runtime::Handle::current().block_on(live.rebuild(&tables))?;
             rebuild::write(&rebuilt, json, out)
         }
-        (Request::Verify { .. } | Request::Rebuild { .. } | Request::Wait { .. }, None | Some(_)) => {
-            Err(Error::usage("this needs the source; give -s SOURCE"))
-        }
+        (
+            Request::Verify { .. } | Request::Rebuild { .. } | Request::Wait { .. } | Request::Changes { .. },
+            _,
+        ) => Err(Error::usage("this needs a running redtail, or the source; give -s SOURCE")),
     }
 }
 
@@ -120,6 +127,9 @@ pub fn relay(mut stream: UnixStream, request: &Request) -> Exit {
     let mut line = Vec::new();
     loop {
         line.clear();
+        if reader.buffer().is_empty() {
+            out.flush().map_err(|e| failure(&e))?;
+        }
         if reader.read_until(b'\n', &mut line).map_err(lost)? == 0 {
             return Err(failure(&io::Error::other("the running redtail ended before it had answered")));
         }
@@ -180,6 +190,9 @@ fn handle(stream: &UnixStream, replicator: Arc<Replicator>) -> io::Result<()> {
     let ended = match serde_json::from_str(&line) {
         Ok(Request::Wait { position, timeout_ms }) => {
             wait::answer(replicator, position.as_deref(), timeout_ms, &mut lines)
+        }
+        Ok(Request::Changes { from, snapshot, typed }) => {
+            changes::answer(replicator, (from.as_deref(), snapshot, typed), &mut lines)
         }
         Ok(request) => answer(request, replicator.replica(), Some(&replicator), &mut lines),
         Err(e) => Err(Error::usage(format!("the running redtail does not know this request: {e}"))),

@@ -12,13 +12,22 @@ pub fn line(row: &Row, typed: bool) -> Result<String> {
 
 /// The same as an object.
 pub fn row(row: &Row, typed: bool) -> Result<Json> {
+    Ok(json!({ "table": row.table().name, "key": key(row, typed)?, "row": columns(row, typed)? }))
+}
+
+pub fn key(row: &Row, typed: bool) -> Result<Json> {
     let one = if typed { exact } else { plain };
-    let key: Vec<Json> = row.key()?.iter().map(|v| one(v.as_ref())).collect();
+    Ok(row.key()?.iter().map(|v| one(v.as_ref())).collect())
+}
+
+/// All columns by name, in the source's order.
+pub fn columns(row: &Row, typed: bool) -> Result<Json> {
+    let one = if typed { exact } else { plain };
     let mut columns = Map::new();
     for (column, value) in row.columns().iter().zip(row.values()?) {
         columns.insert(column.name.clone(), one(value));
     }
-    Ok(json!({ "table": row.table().name, "key": key, "row": columns }))
+    Ok(columns.into())
 }
 
 /// A value with its storage class, bit for bit.

@@ -8,6 +8,7 @@
 mod advice;
 mod args;
 mod bench;
+mod changes;
 mod compact;
 mod control;
 mod demo;
@@ -95,6 +96,9 @@ async fn dispatch(args: Args) -> Exit {
         Command::Get { table, key, typed } => read::get(&settings, table, key, typed).await,
         Command::Scan { table, typed } => read::scan(&settings, table, typed).await,
         Command::Dump { typed } => read::dump(&settings, typed).await,
+        Command::Changes { from, snapshot, typed } => {
+            changes::changes(&settings, from, snapshot, typed).await
+        }
         Command::Wait { position, timeout } => wait::wait(&settings, position, timeout).await,
         Command::Rebuild { tables, json } => rebuild::rebuild(&settings, tables, json).await,
         Command::Compact { json } => compact::compact(&settings, json).await,

@@ -18,7 +18,7 @@ macro_rules! key {
     };
 }
 
-pub(super) const KEYS: [Key; 28] = [
+pub(super) const KEYS: [Key; 30] = [
     key!("source", |s, v| text(v).map(|t| s.source = Some(t.to_owned())), |s| s
         .source
         .clone()
@@ -29,6 +29,13 @@ pub(super) const KEYS: [Key; 28] = [
         .map(|p| Value::String(p.display().to_string()))),
     key!("durability", |s, v| values::durability(v).map(|d| s.config.durability = d), |s| Some(
         values::durability_shown(s.config.durability)
+    )),
+    key!("keep_changes", |s, v| values::keep_changes(v).map(|k| s.config.keep_changes = Some(k)), |s| s
+        .config
+        .keep_changes
+        .map(values::keep_changes_shown)),
+    key!("subscriber_rows", |s, v| count(v).map(|n| s.config.subscriber_rows = n as u64), |s| number(
+        s.config.subscriber_rows
     )),
     key!("on_divergence", |s, v| values::on_divergence(v).map(|d| s.config.on_divergence = d), |s| Some(
         values::on_divergence_shown(s.config.on_divergence)

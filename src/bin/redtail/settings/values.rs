@@ -1,6 +1,6 @@
 //! Values of keys: how they are taken, what is said when one is wrong, and how they are shown.
 
-use redtail::{Durability, OnDivergence};
+use redtail::{Durability, KeepChanges, OnDivergence};
 use std::time::Duration;
 use toml::{Table, Value};
 
@@ -53,6 +53,27 @@ pub(super) fn durability_shown(durability: Durability) -> Value {
             Value::Table(Table::from_iter([("interval_ms".to_owned(), Value::Integer(ms))]))
         }
     }
+}
+
+pub(super) fn keep_changes(v: &Value) -> Taken<KeepChanges> {
+    let want = "{ rows = 1_000_000 } or { age = \"24h\" } is wanted, or both";
+    let table = v.as_table().filter(|t| !t.is_empty()).ok_or(want)?;
+    let mut keep = KeepChanges::default();
+    for (key, value) in table {
+        match key.as_str() {
+            "rows" => keep.rows = count(value).map_err(|_| want)? as u64,
+            "age" => keep.age = Some(duration(value).map_err(|_| want)?),
+            _ => return Err(want),
+        }
+    }
+    Ok(keep)
+}
+
+pub(super) fn keep_changes_shown(keep: KeepChanges) -> Value {
+    let mut table = Table::new();
+    table.extend(number(keep.rows).map(|n| ("rows".to_owned(), n)));
+    table.extend(keep.age.map(|age| ("age".to_owned(), time(age))));
+    Value::Table(table)
 }
 
 pub(super) fn on_divergence(v: &Value) -> Taken<OnDivergence> {
