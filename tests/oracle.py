@@ -18,6 +18,8 @@ import urllib.parse
 
 sys.dont_write_bytecode = True
 import hrana  # noqa: E402
+import selection  # noqa: E402
+from selection import low, name_of, quoted  # noqa: E402
 
 DIFFERENCES = 10
 OURS = ("sqlite_", "_redtail_", "libsql_")
@@ -35,14 +37,6 @@ def connect(path, create=False):
     db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=30)
     db.text_factory = bytes
     return db
-
-
-def name_of(raw):
-    return raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
-
-
-def quoted(name):
-    return '"' + name.replace('"', '""') + '"'
 
 
 def tables(db):
@@ -341,6 +335,16 @@ class Schema:
         self.orders = {table: columns(db, table) for table in tables(db)}
         self.selects = {}
 
+    def selected(self, db, table, wanted):
+        """The columns and rows of a selection, or why there must be none."""
+        why = selection.misfit(db, table, wanted)
+        if why is not None:
+            return why, [], []
+        names, select = selection.select(db, table, wanted)
+        if self.encoding is not None:
+            return None, names, list(read_exact(db, f"({select})", selection.aliases(names)))
+        return None, names, self.read(db, select)
+
     def rows(self, db, table):
         """Every row of a table as a tuple of exact values. Must be called in a transaction."""
         names = self.orders[table]
@@ -547,12 +551,18 @@ def same(request):
     APPLICATION.ticks, APPLICATION.version = 0, None
     replica = {t["name"]: t for t in request["tables"]}
     skipped = dict(request["skipped"])
+    selections = {low(name): wanted for name, wanted in request["selections"].items()}
     db.execute("BEGIN")
     try:
         known = APPLICATION.known(db)
         for table in sorted(set(replica) - set(known.orders)):
             findings.add(f"{table}: a table in the replica only")
         for table, names in known.orders.items():
+            wanted = selections.get(low(table), {})
+            if wanted is None:
+                if table in replica:
+                    findings.add(f"{table}: left out, and in the replica")
+                continue
             if table in skipped:
                 if table in replica:
                     findings.add(f"{table}: skipped, and in the replica")
@@ -563,11 +573,17 @@ def same(request):
                 findings.add(f"{table}: a table in the source only")
                 continue
             found = replica[table]
+            ours = None
+            if wanted:
+                why, names, ours = known.selected(db, table, wanted)
+                if why is not None:
+                    findings.add(f"{table}: what is wanted of it does not fit, and was not refused: {why}")
+                    continue
             if names != found["columns"]:
                 findings.add(f"{table}: columns {found['columns']}, in the source {names}")
                 continue
             theirs = [tuple(map(cell, row)) for row in found["rows"]]
-            ours = list(known.rows(db, table))
+            ours = list(known.rows(db, table)) if ours is None else ours
             total += len(ours)
             if theirs == ours:
                 continue
@@ -582,6 +598,23 @@ def same(request):
     finally:
         db.execute("COMMIT")
     return {"rows": total, "count": findings.count, "differences": findings.described}
+
+
+def misfits(request):
+    """Which selections redtail must refuse, and why."""
+    db = APPLICATION.read()
+    found = {}
+    db.execute("BEGIN")
+    try:
+        names = {low(name): name for name in tables(db)}
+        for table, wanted in request["selections"].items():
+            if wanted and low(table) in names:
+                why = selection.misfit(db, names[low(table)], wanted)
+                if why is not None:
+                    found[table] = why
+    finally:
+        db.execute("COMMIT")
+    return {"misfits": found}
 
 
 def load(request):
@@ -622,6 +655,7 @@ OPERATIONS = {
     "backup": backup,
     "restore": restore,
     "same": same,
+    "misfits": misfits,
 }
 
 

@@ -4,7 +4,7 @@ use super::PREFIX;
 use super::triggers::NOW_MS;
 use crate::cursor::LogId;
 use crate::error::{Error, Kind, Result};
-use crate::source::sql::Sql;
+use crate::source::sql::{Sql, quote};
 use crate::value::Value;
 use std::ops::ControlFlow;
 
@@ -57,6 +57,7 @@ pub(crate) fn refuse_newer(sql: &mut Sql) -> Result<()> {
 /// A changelog that is gone or was emptied starts a new log: its numbers would otherwise start over.
 pub(crate) fn migrate(sql: &mut Sql) -> Result<()> {
     if !is_installed(sql)? {
+        drop_triggers(sql)?;
         for table in TABLES.into_iter().chain(["consumers"]) {
             sql.script(&format!("DROP TABLE IF EXISTS {PREFIX}{table}"))?;
         }
@@ -80,6 +81,18 @@ pub(crate) fn migrate(sql: &mut Sql) -> Result<()> {
         sql.run(&format!("INSERT INTO _redtail_changelog(tbl, op, at) VALUES (0, 0, {NOW_MS})"))?;
     }
     Ok(())
+}
+
+/// Drops what triggers of ours are left, those of tables that nobody here asks for among them: they would
+/// enter keys under ids that are given again from here on.
+fn drop_triggers(sql: &mut Sql) -> Result<()> {
+    let mut left = Vec::new();
+    let query = "SELECT CAST(name AS BLOB) FROM sqlite_schema WHERE type = 'trigger' AND lower(name) GLOB '_redtail_*'";
+    sql.rows(query, &[], |row| {
+        left.extend(row.text(0)?);
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    left.iter().try_for_each(|name| sql.script(&format!("DROP TRIGGER {}", quote(name))))
 }
 
 /// The identity of the changelog; `None` if it has none.

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redtail::{Config, Replica, Replicator, Skipped, Snapshot, Source, ValueRef};
+use redtail::{Config, Kind, Replica, Replicator, Skipped, Snapshot, Source, ValueRef};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::script::Step;
+use super::selections::{Selections, configure};
 use crate::support::note;
 use crate::support::oracle::Oracle;
 use crate::support::server::Server;
@@ -29,6 +30,8 @@ pub(super) struct Stage {
     trace: bool,
     pub(super) comparisons: u64,
     pub(super) rows: u64,
+    /// The tables that were skipped when last compared.
+    pub(super) skipped: Vec<String>,
 }
 
 /// Why a case failed.
@@ -44,6 +47,9 @@ struct Case<'s> {
     stage: &'s mut Stage,
     source: PathBuf,
     config: Config,
+    selections: Selections,
+    /// What is wanted of a table was refused.
+    misfit: bool,
     replicator: Option<Arc<Replicator>>,
     running: Option<Running>,
     follow: bool,
@@ -71,13 +77,28 @@ impl Stage {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
         let trace = std::env::var("REDTAIL_TRACE").is_ok();
         let patience = Duration::from_secs(30);
-        Self { oracle, runtime, folder, server: None, patience, trace, comparisons: 0, rows: 0 }
+        Self {
+            oracle,
+            runtime,
+            folder,
+            server: None,
+            patience,
+            trace,
+            comparisons: 0,
+            rows: 0,
+            skipped: Vec::new(),
+        }
     }
 
     /// Its cases have this server for their source.
     pub(super) fn on(mut self, server: Server) -> Self {
         self.server = Some(server);
         self
+    }
+
+    /// The source of the last case, as it was left.
+    pub(super) fn source(&self) -> PathBuf {
+        self.folder.join("source.db")
     }
 
     /// Plays a script that is known already; the end of it is a sync.
@@ -142,6 +163,8 @@ impl<'s> Case<'s> {
             stage,
             source,
             config,
+            selections: Selections::new(),
+            misfit: false,
             replicator: None,
             running: None,
             follow: false,
@@ -225,6 +248,7 @@ impl<'s> Case<'s> {
                 self.stop()?;
                 self.replicator = None;
             }
+            Step::Configure(wanted) => self.configure(wanted.clone())?,
             Step::InitElsewhere => {
                 let source = self.open_source()?;
                 let installed = self.stage.runtime.block_on(source.init());
@@ -290,12 +314,57 @@ impl<'s> Case<'s> {
         Ok(made)
     }
 
+    /// Goes on with another configuration.
+    fn configure(&mut self, wanted: Selections) -> Played<()> {
+        self.stop()?;
+        self.replicator = None;
+        configure(&mut self.config, &wanted);
+        self.selections = wanted;
+        Ok(())
+    }
+
+    /// What is wanted of a table may not fit it (any more): that is refused, and no longer wanted then.
     fn sync(&mut self) -> Played<()> {
+        let mut times = 0;
+        loop {
+            self.misfit = false;
+            match self.sync_as_configured() {
+                Err(why) if self.misfit => {
+                    times += 1;
+                    self.want_what_fits(&why, times)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn want_what_fits(&mut self, why: &str, times: usize) -> Played<()> {
+        let answer = self.stage.oracle.ask(&json!({"op": "misfits", "selections": self.selections}));
+        let misfits = answer["misfits"].as_object().expect("by table");
+        // Beside a running replicator it may have fitted before, and fit again.
+        if misfits.is_empty() && (!self.follow || times > 3) {
+            return Err(format!("refused, and it fits: {why}"));
+        }
+        self.write(&format!("-- not wanted any more: {misfits:?}"));
+        let fits = |(name, _): &(String, Value)| !misfits.contains_key(name);
+        let wanted = self.selections.clone().into_iter().filter(fits).collect();
+        self.configure(wanted)
+    }
+
+    /// Whether redtail refuses what is wanted of a table.
+    fn is_misfit(&mut self, e: &redtail::Error) -> bool {
+        self.misfit |= e.kind() == Kind::Usage && e.to_string().contains("tables.");
+        self.misfit
+    }
+
+    fn sync_as_configured(&mut self) -> Played<()> {
         let replicator = self.replicator()?;
         let snapshot =
             if self.follow { self.wait_for_pulse(&replicator)? } else { self.sync_once(&replicator)? };
         let skipped = replicator.progress().borrow().skipped.clone();
-        let request = request(&snapshot, &skipped).map_err(|e| format!("reading the replica: {e}"))?;
+        let request = request(&snapshot, &skipped, &self.selections)
+            .map_err(|e| format!("reading the replica: {e}"))?;
+        self.stage.skipped = skipped.into_iter().map(|s| s.name).collect();
         let answer = self.stage.oracle.ask_text(&request);
         self.stage.comparisons += 1;
         self.stage.rows += answer["rows"].as_u64().unwrap();
@@ -314,7 +383,10 @@ impl<'s> Case<'s> {
             .block_on(async { tokio::time::timeout(patience, replicator.sync_once()).await });
         match synced {
             Ok(Ok(_)) => {}
-            Ok(Err(e)) => return Err(format!("sync failed: {e}")),
+            Ok(Err(e)) => {
+                self.is_misfit(&e);
+                return Err(format!("sync failed: {e}"));
+            }
             Err(_) => {
                 return Err(format!(
                     "sync took longer than {patience:?}: {:?}",
@@ -372,6 +444,7 @@ impl<'s> Case<'s> {
         let ended = self.stage.runtime.block_on(async { tokio::time::timeout(patience, running.task).await });
         match ended {
             Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(e))) if self.is_misfit(&e) => Ok(()),
             other => Err(format!("run did not end well: {other:?}")),
         }
     }
@@ -384,7 +457,7 @@ fn shows(snapshot: &Snapshot, n: i64) -> bool {
 }
 
 /// All rows of the replica, as `oracle.py` reads them; every row is found by its key too.
-fn request(snapshot: &Snapshot, skipped: &[Skipped]) -> Result<String, String> {
+fn request(snapshot: &Snapshot, skipped: &[Skipped], selections: &Selections) -> Result<String, String> {
     let text = |s: &str| serde_json::to_string(s).unwrap();
     let failed = |e: redtail::Error| e.to_string();
     let mut tables = Vec::new();
@@ -415,7 +488,9 @@ fn request(snapshot: &Snapshot, skipped: &[Skipped]) -> Result<String, String> {
     }
     let skipped: Vec<_> = skipped.iter().map(|s| (&s.name, &s.reason)).collect();
     let skipped = serde_json::to_string(&skipped).unwrap();
-    Ok(format!("{{\"op\":\"same\",\"tables\":[{}],\"skipped\":{skipped}}}", tables.join(",")))
+    let selections = serde_json::to_string(selections).unwrap();
+    let tables = tables.join(",");
+    Ok(format!("{{\"op\":\"same\",\"tables\":[{tables}],\"skipped\":{skipped},\"selections\":{selections}}}"))
 }
 
 fn cell(out: &mut String, value: ValueRef<'_>) {

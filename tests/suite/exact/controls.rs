@@ -114,6 +114,11 @@ fn tables_copied_before_capture_is_whole_are_caught() {
 }
 
 #[test]
+fn a_boundary_of_the_newest_rows_that_stands_still_is_caught() {
+    random("stale-boundary").is_caught();
+}
+
+#[test]
 fn a_lost_delta_is_caught() {
     random("drop-delta").is_caught();
 }

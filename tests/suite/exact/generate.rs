@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::KNOWN;
 use super::model::Model;
 use super::script::Step;
+use super::selections::Selections;
 use crate::support::Chance;
 
 /// The steps of one turn, and those of them that must be accepted for the model to be right.
@@ -23,6 +24,8 @@ pub(super) struct Generator {
     /// The database's encoding is UTF-16: casts from blobs to text mean other things.
     pub(super) utf16: bool,
     following: bool,
+    /// What is replicated of single tables.
+    pub(super) selections: Selections,
     /// The schema that the last backup holds.
     saved: Option<Model>,
     kinds: Vec<&'static str>,
@@ -38,6 +41,7 @@ impl Generator {
             before: Model::default(),
             utf16: false,
             following: false,
+            selections: Selections::new(),
             saved: None,
             kinds: Vec::new(),
             made: BTreeMap::new(),
@@ -140,7 +144,7 @@ impl Generator {
         self.before = self.model.clone();
     }
 
-    fn turn(&mut self, steps: Vec<Step>) -> Turn {
+    pub(super) fn turn(&mut self, steps: Vec<Step>) -> Turn {
         self.begin();
         Turn { steps, needs: Vec::new() }
     }
@@ -155,6 +159,7 @@ impl Generator {
             ("schema", 26),
             ("pragma", 5),
             ("restart", 3),
+            ("configuration", 5),
             ("init elsewhere", 2),
             ("remove and init", 1),
             ("triggers dropped", 4),
@@ -168,6 +173,7 @@ impl Generator {
             "schema" => self.schema(),
             "pragma" => self.pragma(),
             "restart" => self.turn(vec![Step::Restart, Step::Sync]),
+            "configuration" => self.configuration(),
             "init elsewhere" => self.turn(vec![Step::InitElsewhere, Step::Sync]),
             "remove and init" => self.remove_and_init(),
             "triggers dropped" => self.triggers_dropped(),

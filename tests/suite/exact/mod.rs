@@ -3,6 +3,7 @@
 //! Settings of the environment: `REDTAIL_SEED`, `REDTAIL_CASES` (how many scripts), `REDTAIL_WORKERS` (by how
 //! many threads), `REDTAIL_SHRINK=0` (do not shrink). The case that failed is had again by its own seed and `REDTAIL_CASES=1`.
 
+mod applications;
 mod bank;
 mod case;
 mod changes;
@@ -14,6 +15,7 @@ mod pool;
 mod repair;
 mod script;
 mod scripts;
+mod selections;
 mod shrink;
 mod statements;
 mod tables;

@@ -1,5 +1,7 @@
 //! What a script consists of, and how a person reads it.
 
+use super::selections::Selections;
+
 /// One step of a script. Everything but SQL is a comment to the sqlite3 shell.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Step {
@@ -15,6 +17,8 @@ pub(super) enum Step {
     Small,
     /// The replicator is dropped and opened again on the same file.
     Restart,
+    /// The same with another configuration: what is replicated of which table.
+    Configure(Selections),
     /// Another connection installs or repairs capture.
     InitElsewhere,
     /// Another connection takes capture out.
@@ -47,6 +51,9 @@ impl Step {
             let (which, table) = of.split_once(" of ").expect("ALL or a kind, and the table");
             return Self::Take(table.to_owned(), which.trim_start_matches("ALL").to_owned());
         }
+        if let Some(json) = comment.strip_prefix("configured: ") {
+            return Self::Configure(serde_json::from_str(json).expect("selections"));
+        }
         let all = [
             Self::Close,
             Self::Sync,
@@ -78,6 +85,10 @@ impl std::fmt::Display for Step {
             Self::Take(table, which) => {
                 let which = if which.is_empty() { "ALL" } else { which };
                 return write!(f, "-- capture dropped: {which} of {}", table.escape_debug());
+            }
+            Self::Configure(selections) => {
+                let json = serde_json::to_string(selections).map_err(|_| std::fmt::Error)?;
+                return write!(f, "-- configured: {json}");
             }
             Self::Close => "-- rollback if a transaction is open",
             Self::Sync => "-- sync",
