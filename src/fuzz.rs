@@ -118,7 +118,7 @@ mod tests {
             ValueRef::Blob(&long),
             ValueRef::Utf16le(&[1, 0xD8]),
         ];
-        deltas.put(b"k", &values).unwrap();
+        deltas.put(b"k", values.iter().copied()).unwrap();
         let row = deltas.iter().next().unwrap().record.unwrap().to_vec();
         let cursor = state::encode_cursor(&crate::cursor::Cursor::default()).unwrap();
         let past = state::encode_past(&[]).unwrap();

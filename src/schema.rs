@@ -123,11 +123,3 @@ pub(crate) fn is_real(declared: &str) -> bool {
     let other = ["INT", "CHAR", "CLOB", "TEXT", "BLOB"].iter().any(|t| d.contains(t));
     !other && ["REAL", "FLOA", "DOUB"].iter().any(|t| d.contains(t))
 }
-
-/// SQLite's rule for a declared type: does a column of it keep every value as it was given?
-#[must_use]
-pub(crate) fn is_loose(declared: &str) -> bool {
-    let d = declared.to_ascii_uppercase();
-    let other = ["INT", "CHAR", "CLOB", "TEXT"].iter().any(|t| d.contains(t));
-    d.is_empty() || d == "ANY" || (d.contains("BLOB") && !other)
-}

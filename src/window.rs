@@ -8,7 +8,7 @@ use crate::cursor::Cursor;
 use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
 use crate::value::Value;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The number by which source and replica speak of a table; given once, never used again.
 pub(crate) type TableNo = u32;
@@ -108,6 +108,8 @@ pub(crate) struct End {
     pub read_at: Instant,
     /// Nothing is left to read that this stream was asked for.
     pub done: bool,
+    /// There is more to read at once: for so long, the next windows may share this one's transaction.
+    pub gather: Duration,
 }
 
 /// Where a stream of windows begins: what the replica has durably.

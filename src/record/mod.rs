@@ -177,6 +177,11 @@ impl<'a> Delta<'a> {
         Self { key, record: None, longs: &[], bytes: &[] }
     }
 
+    /// Whether values lie outside the record.
+    pub fn has_longs(&self) -> bool {
+        !self.longs.is_empty()
+    }
+
     /// The values that lie outside the record: column and bytes.
     pub fn longs(&self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let bytes = self.bytes;
@@ -225,10 +230,10 @@ impl Deltas {
     ///
     /// # Errors
     /// A row of more than 65,535 columns, or an archive of more than 2 GiB.
-    pub fn put(&mut self, key: &[u8], row: &[ValueRef<'_>]) -> Result<()> {
+    pub fn put<'v>(&mut self, key: &[u8], row: impl Iterator<Item = ValueRef<'v>> + Clone) -> Result<()> {
         let key = self.append(key);
         let first_long = self.longs.len();
-        for (column, value) in row.iter().enumerate().filter(|(_, v)| v.len() > INLINE) {
+        for (column, value) in row.clone().enumerate().filter(|(_, v)| v.len() > INLINE) {
             // Invalid UTF-16 is rare enough to lie inside, however long.
             let (ValueRef::Text(bytes) | ValueRef::Blob(bytes)) = value else { continue };
             let at = self.append(bytes);
@@ -237,7 +242,7 @@ impl Deltas {
         }
         let longs = first_long..self.longs.len();
         let start = self.bytes.len();
-        let stored: Vec<Stored<'_>> = row.iter().map(|v| stored(*v)).collect();
+        let stored: Vec<Stored<'_>> = row.map(stored).collect();
         let header = Header { flags: if longs.is_empty() { 0 } else { HAS_LONG }, shape: self.shape };
         sealed(&mut self.bytes, header, |out| archive(out, &stored))?;
         self.items.push(Item { key, record: start..self.bytes.len(), longs });
@@ -372,7 +377,7 @@ mod tests {
     #[test]
     fn a_row_reads_back_bit_for_bit_at_every_address() {
         let mut deltas = Deltas::default();
-        deltas.put(b"k", &row()).unwrap();
+        deltas.put(b"k", row().into_iter()).unwrap();
         let record = deltas.iter().next().unwrap().record.unwrap().to_vec();
         for shift in 0..8 {
             let mut moved = vec![0; shift];
@@ -389,7 +394,7 @@ mod tests {
     #[test]
     fn any_flipped_bit_is_refused() {
         let mut deltas = Deltas::default();
-        deltas.put(b"k", &row()).unwrap();
+        deltas.put(b"k", row().into_iter()).unwrap();
         let record = deltas.iter().next().unwrap().record.unwrap().to_vec();
         for bit in 0..record.len() * 8 {
             let mut bad = record.clone();
@@ -401,7 +406,7 @@ mod tests {
     #[test]
     fn the_bytes_of_format_1_stay_as_they_are() {
         let mut deltas = Deltas::default();
-        deltas.put(b"k", &[ValueRef::Integer(5), ValueRef::Text(b"ab"), ValueRef::Null]).unwrap();
+        deltas.put(b"k", [ValueRef::Integer(5), ValueRef::Text(b"ab"), ValueRef::Null].into_iter()).unwrap();
         let record = deltas.iter().next().unwrap().record.unwrap().to_vec();
         let hex = record.iter().fold(String::new(), |hex, b| format!("{hex}{b:02x}"));
         assert_eq!(
@@ -414,7 +419,7 @@ mod tests {
     fn a_long_value_leaves_the_record_and_comes_apart_in_pieces() {
         let long = vec![9; 100_000];
         let mut deltas = Deltas::default();
-        deltas.put(b"k", &[ValueRef::Integer(1), ValueRef::Blob(&long)]).unwrap();
+        deltas.put(b"k", [ValueRef::Integer(1), ValueRef::Blob(&long)].into_iter()).unwrap();
         let delta = deltas.iter().next().unwrap();
         assert!(has_long(delta.record.unwrap()) && delta.record.unwrap().len() < 200);
         let (column, bytes) = delta.longs().next().unwrap();

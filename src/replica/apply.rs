@@ -20,7 +20,7 @@ use futures::FutureExt as _;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Windows that may share one transaction: enough to catch up with what arrived during one fsync.
 const MERGE: usize = 4;
@@ -78,6 +78,8 @@ pub(crate) struct Writer {
     unsynced: Option<Instant>,
     /// The stream of windows ended with an error: it is not the replica's.
     source_failed: bool,
+    /// The last row's name in redb: its room is used again.
+    name: Vec<u8>,
 }
 
 /// redb's tables of one write transaction.
@@ -128,6 +130,7 @@ impl Writer {
             remembered: 0,
             unsynced: None,
             source_failed: false,
+            name: Vec::new(),
         })
     }
 
@@ -184,7 +187,7 @@ impl Writer {
         self.replica.recorder.synced();
         if let Some(cursor) = start.cursor {
             let at = Instant::now();
-            let end = End { cursor, head: cursor.seq, read_at: at, done: false };
+            let end = End { cursor, head: cursor.seq, read_at: at, done: false, gather: Duration::ZERO };
             let brought = Brought::default();
             publish(Applied { end, at, durable: true, brought, reconciling: self.reconciling() });
         }
@@ -261,6 +264,7 @@ impl Writer {
         open: &mut Open<'_>,
         touched: &mut Touched,
     ) -> Result<Option<End>> {
+        let began = Instant::now();
         let mut piece = first;
         let mut merged = 1;
         loop {
@@ -269,7 +273,9 @@ impl Writer {
             }
             if let Some(end) = piece.end {
                 touched.brought.windows += 1;
-                if merged == MERGE || end.done || pieces.is_empty() {
+                // What is recorded of a transaction is for those who want it soon.
+                let gathers = open.recording.is_none() && began.elapsed() < end.gather;
+                if end.done || !gathers && (merged >= MERGE || pieces.is_empty()) {
                     return Ok(Some(end));
                 }
                 merged += 1;
@@ -367,33 +373,48 @@ impl Writer {
     }
 
     pub(super) fn delta(&mut self, no: TableNo, delta: &Delta<'_>, open: &mut Open<'_>) -> Result<()> {
-        let name = row_name(no, delta.key);
+        let mut name = std::mem::take(&mut self.name);
+        name.clear();
+        name.extend_from_slice(&prefix(no));
+        name.extend_from_slice(delta.key);
+        let done = self.delta_under(no, &name, delta, open);
+        self.name = name;
+        done
+    }
+
+    fn delta_under(
+        &mut self,
+        no: TableNo,
+        name: &[u8],
+        delta: &Delta<'_>,
+        open: &mut Open<'_>,
+    ) -> Result<()> {
         if open.recording.is_some() {
-            self.note(no, &name, delta, open)?;
+            self.note(no, name, delta, open)?;
         }
         if self.sweeping.contains(&no) {
             match delta.record {
-                Some(_) => drop(open.seen.insert(name.as_slice(), ()).map_err(failed)?),
-                None => drop(open.seen.remove(name.as_slice()).map_err(failed)?),
+                Some(_) => drop(open.seen.insert(name, ()).map_err(failed)?),
+                None => drop(open.seen.remove(name).map_err(failed)?),
             }
         }
         let count = self.counts.entry(no).or_default();
         let had_long = match delta.record {
             Some(record) => {
-                let old = open.rows.insert(name.as_slice(), record).map_err(failed)?;
+                let old = open.rows.insert(name, record).map_err(failed)?;
                 *count += u64::from(old.is_none());
                 old.is_some_and(|old| has_long(old.value()))
             }
             None => {
-                let old = open.rows.remove(name.as_slice()).map_err(failed)?;
+                let old = open.rows.remove(name).map_err(failed)?;
                 *count -= u64::from(old.is_some());
                 old.is_some_and(|old| has_long(old.value()))
             }
         };
         if had_long {
-            take_all(&mut open.pieces, &name)?;
+            take_all(&mut open.pieces, name)?;
         }
-        put_longs(&name, delta, open)
+        put_longs(name, delta, open)
     }
 }
 

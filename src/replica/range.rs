@@ -78,7 +78,7 @@ impl Writer {
                 .map_err(|e| Error::new(Kind::Replica, format!("replica: {e}")))?;
         }
         cursor.close().map_err(failed)?;
-        for delta in rows.iter() {
+        for delta in rows.iter().filter(Delta::has_longs) {
             put_longs(&row_name(no, delta.key), &delta, open)?;
         }
         *self.counts.entry(no).or_default() += rows.len() as u64;

@@ -38,6 +38,11 @@ const FIRST_WIDTH: u64 = 20_000;
 const ROLLBACK_WIDTH: u64 = 1_000;
 /// However slow it is, a window has at least so many.
 const LEAST_WIDTH: u64 = 100;
+/// A backlog's windows share transactions: each rewrites every page that its rows lie in, and they lie
+/// everywhere.
+const GATHER_BACKLOG: Duration = Duration::from_secs(5);
+/// The ranges of a table that is copied: enough to make the fsync cheap, while what changes elsewhere waits.
+const GATHER_RANGES: Duration = Duration::from_millis(200);
 /// As long as nobody would wait.
 const FOREVER: Duration = Duration::from_secs(3_600);
 
@@ -374,8 +379,14 @@ impl<O: Observer> Follower<O> {
         if unchanged {
             return Ok(if more { Outcome::Again } else { Outcome::Level });
         }
-        piece.end = Some(End { cursor, head, read_at, done });
-        Ok(Outcome::Read { piece, more: more && !done })
+        let more = more && !done;
+        let gather = match through < head {
+            _ if !more || fault::split_window() => Duration::ZERO,
+            true => GATHER_BACKLOG,
+            false => GATHER_RANGES,
+        };
+        piece.end = Some(End { cursor, head, read_at, done, gather });
+        Ok(Outcome::Read { piece, more })
     }
 
     pub(super) fn may_repair(&self) -> bool {

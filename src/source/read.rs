@@ -34,6 +34,8 @@ pub(crate) struct Reader {
     columns: usize,
     /// The positions, among what is selected, of columns of REAL affinity.
     reals: Vec<usize>,
+    /// The positions, among what is selected, of the key's parts.
+    parts: Vec<usize>,
     /// Rows whose keys the entries name, sorted by key.
     named: String,
     /// The same for entries with NULL in the key, by rowid.
@@ -55,12 +57,15 @@ pub(crate) struct Limits {
     pub until: Instant,
 }
 
-/// One row as it was read: its key's components and its columns.
+/// One row as it was read.
+#[derive(Default)]
 pub(super) struct Read {
+    /// The canonical key.
     pub(super) key: Vec<u8>,
-    key_values: Vec<Value>,
     /// The rowid if it was asked for, then the columns.
     values: Vec<Value>,
+    /// NULL stands in the key, so that the rowid is part of it.
+    null_key: bool,
 }
 
 impl Reader {
@@ -72,7 +77,9 @@ impl Reader {
             && key.parts.iter().any(|p| p.column.is_some());
         let shift = usize::from(with_rowid);
         let reals = selection.columns.iter().enumerate().filter(|(_, c)| c.real).map(|(i, _)| i + shift);
+        let parts = key.parts.iter().map(|p| p.column.map_or(0, |i| i + shift)).collect();
         let mut reader = Self {
+            parts,
             shape: 0,
             with_rowid,
             columns: selection.columns.len() + shift,
@@ -133,7 +140,7 @@ impl Reader {
         if nulls {
             let query = self.named_by_rowid.take().unwrap_or_default();
             groups.finish(&mut sink)?;
-            groups.last = None;
+            groups.last.clear();
             let read = sql
                 .rows(&query, &binds, |row| self.named_row(row, false, &mut nulls, &mut groups, &mut sink));
             self.named_by_rowid = Some(query);
@@ -157,64 +164,78 @@ impl Reader {
         sink: &mut Sink<'_>,
     ) -> Result<ControlFlow<()>> {
         let key = &self.selection.table.key;
-        let mut entered = Vec::with_capacity(key.width());
-        row.exact(0, key.width(), &mut entered)?;
-        if key.nullable && skip_nulls && !matches!(entered.last(), Some(Value::Null)) {
+        groups.entered.clear();
+        row.exact(0, key.width(), &mut groups.entered)?;
+        if key.nullable && skip_nulls && !matches!(groups.entered.last(), Some(Value::Null)) {
             *nulls = true; // Read by its rowid, in a second pass.
             return Ok(ControlFlow::Continue(()));
         }
-        let mut name = Vec::new();
-        key.encode(&mut name, entered.iter().map(Value::as_ref));
-        groups.enter(name, sink)?;
-        if let Some(read) = self.row(row, exact_width(key.width()))? {
+        groups.name.clear();
+        key.encode(&mut groups.name, groups.entered.iter().map(Value::as_ref));
+        groups.enter(sink)?;
+        let mut read = std::mem::take(&mut groups.read);
+        if self.row_into(row, exact_width(key.width()), &mut read)? {
             groups.found(read, self, sink)?;
+        } else {
+            groups.read = read;
         }
         Ok(ControlFlow::Continue(()))
     }
 
     /// Decodes the row that starts at `column`; `None` where the join found none.
     pub(super) fn row(&self, row: &Row<'_>, column: usize) -> Result<Option<Read>> {
-        let mut values = Vec::with_capacity(self.columns);
-        row.exact(column, self.columns, &mut values)?;
+        let mut read = Read::default();
+        Ok(self.row_into(row, column, &mut read)?.then_some(read))
+    }
+
+    /// The same, into what another row has left; `false` where the join found none.
+    fn row_into(&self, row: &Row<'_>, column: usize, read: &mut Read) -> Result<bool> {
+        let Read { key: name, values, null_key } = read;
+        values.clear();
+        name.clear();
+        row.exact(column, self.columns, values)?;
         // SQLite keeps a whole real as an integer, and a virtual column that passes a sorter stays one.
         for i in &self.reals {
             if let Some(value @ Value::Integer(_)) = values.get_mut(*i) {
                 *value = whole_real(value);
             }
         }
+        let sign = if self.with_rowid { Some(&0) } else { self.parts.first() };
+        if matches!(sign.and_then(|i| values.get(*i)), Some(Value::Null)) {
+            return Ok(false);
+        }
         let key = &self.selection.table.key;
-        let shift = usize::from(self.with_rowid);
-        let part = |p: &crate::schema::KeyPart| values.get(p.column.map_or(0, |i| i + shift)).cloned();
-        let mut key_values: Vec<Value> = key.parts.iter().filter_map(part).collect();
-        let absent = if self.with_rowid { values.first() } else { key_values.first() };
-        if matches!(absent, Some(Value::Null)) {
-            return Ok(None);
-        }
-        if key.nullable {
-            let any = key_values.iter().any(|v| matches!(v, Value::Null));
-            key_values.push(if any { values.first().cloned().unwrap_or(Value::Null) } else { Value::Null });
-        }
-        let mut name = Vec::new();
-        key.encode(&mut name, key_values.iter().map(Value::as_ref));
+        *null_key = key.nullable
+            && self.parts.iter().filter_map(|i| values.get(*i)).any(|v| matches!(v, Value::Null));
+        key.encode(name, self.key_values(values, *null_key));
         let bytes: usize = values.iter().map(|v| v.as_ref().len()).sum();
         if bytes > self.max_row {
             let what = format!(
                 "table {}: the row with key {} has {bytes} bytes, more than max_row = {}; raise it or exclude the table",
                 self.name(),
-                shown(&key_values),
+                shown(&self.key_values(values, *null_key).map(ValueRef::to_owned).collect::<Vec<_>>()),
                 self.max_row
             );
             return Err(Error::new(Kind::TooLarge, what));
         }
-        Ok(Some(Read { key: name, key_values, values }))
+        Ok(true)
+    }
+
+    /// The components of a row's key: the parts, and where NULL may stand in them the rowid if it does.
+    fn key_values<'a>(
+        &'a self,
+        values: &'a [Value],
+        null_key: bool,
+    ) -> impl Iterator<Item = ValueRef<'a>> + 'a {
+        let parts = self.parts.iter().filter_map(|i| values.get(*i)).map(Value::as_ref);
+        let rowid = values.first().filter(|_| null_key).map_or(ValueRef::Null, Value::as_ref);
+        parts.chain(self.selection.table.key.nullable.then_some(rowid))
     }
 
     pub(super) fn put(&self, deltas: &mut Deltas, read: &Read) -> Result<()> {
-        let row: Vec<ValueRef<'_>> =
-            read.values.iter().skip(usize::from(self.with_rowid)).map(Value::as_ref).collect();
-        let nullable = self.captured.source.table.key.nullable;
-        deltas.null_keys |= nullable && !matches!(read.key_values.last(), Some(Value::Null));
-        deltas.put(&read.key, &row)
+        deltas.null_keys |= read.null_key;
+        let row = read.values.get(usize::from(self.with_rowid)..).unwrap_or_default();
+        deltas.put(&read.key, row.iter().map(Value::as_ref))
     }
 
     fn name(&self) -> &str {
@@ -277,22 +298,25 @@ impl Reader {
         let mut rows = Deltas::of(self.shape);
         let mut progress = from.clone();
         progress.by_sweep = self.by_sweep;
+        let mut read = Read::default();
         for (query, binds) in self.range_queries(from, limits.rows) {
             let full = sql.rows(&query, &binds, |row| {
-                let Some(read) = self.row(row, 0)? else { return Ok(ControlFlow::Continue(())) };
+                if !self.row_into(row, 0, &mut read)? {
+                    return Ok(ControlFlow::Continue(()));
+                }
                 if read.key <= progress.through && !self.by_sweep {
                     return Err(Error::new(Kind::Source, "its rows do not come in key order"));
                 }
                 self.put(&mut rows, &read)?;
                 progress.copied += 1;
-                progress.values = self.place(&read);
-                progress.through = read.key;
+                std::mem::swap(&mut progress.through, &mut read.key);
                 let full = rows.len() >= limits.rows
                     || rows.bytes() >= limits.bytes
                     || Instant::now() >= limits.until;
                 Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             });
             if full.map_err(|e| self.describe(e))?.is_some() {
+                progress.values = self.place(&read);
                 return Ok((rows, Some(progress)));
             }
         }
@@ -301,9 +325,9 @@ impl Reader {
 
     /// What to go on from behind this row: the parts, and the rowid itself where it may join them.
     fn place(&self, read: &Read) -> Vec<Value> {
-        let mut place = read.key_values.clone();
-        if let (true, Some(last)) = (self.captured.source.table.key.nullable, place.last_mut()) {
-            *last = read.values.first().cloned().unwrap_or(Value::Null);
+        let mut place: Vec<Value> = self.parts.iter().filter_map(|i| read.values.get(*i)).cloned().collect();
+        if self.captured.source.table.key.nullable {
+            place.push(read.values.first().cloned().unwrap_or(Value::Null));
         }
         place
     }
@@ -349,8 +373,14 @@ impl Sink<'_> {
 struct Groups {
     ordered: bool,
     disordered: bool,
-    last: Option<Vec<u8>>,
+    /// The key of the group at hand; empty, as no key is, before the first.
+    last: Vec<u8>,
     found: bool,
+    /// The entry at hand: the components of its key, and the canonical one.
+    entered: Vec<Value>,
+    name: Vec<u8>,
+    /// What the last row was read into.
+    read: Read,
     /// Rows whose key is not the one that was entered (a falsified image): put after everything else.
     late: Deltas,
     /// Everything, when entries do not come in order.
@@ -358,17 +388,18 @@ struct Groups {
 }
 
 impl Groups {
-    fn enter(&mut self, key: Vec<u8>, sink: &mut Sink<'_>) -> Result<()> {
+    /// Begins the group of `name`, unless it is the one at hand.
+    fn enter(&mut self, sink: &mut Sink<'_>) -> Result<()> {
         if !self.ordered {
-            self.sorted.entry(key).or_insert(None);
+            self.sorted.entry(self.name.clone()).or_insert(None);
             return Ok(());
         }
-        if self.last.as_ref() == Some(&key) {
+        if self.last == self.name {
             return Ok(());
         }
-        self.disordered |= self.last.as_ref().is_some_and(|last| *last > key);
+        self.disordered |= self.last > self.name;
         self.finish(sink)?;
-        self.last = Some(key);
+        std::mem::swap(&mut self.last, &mut self.name);
         self.found = false;
         Ok(())
     }
@@ -378,21 +409,21 @@ impl Groups {
             self.sorted.insert(read.key.clone(), Some(read));
             return Ok(());
         }
-        if self.last.as_ref() != Some(&read.key) {
-            return reader.put(&mut self.late, &read);
-        }
-        if !self.found {
+        if self.last != read.key {
+            reader.put(&mut self.late, &read)?;
+        } else if !self.found {
             self.found = true;
             reader.put(&mut sink.out, &read)?;
             sink.check()?;
         }
+        self.read = read;
         Ok(())
     }
 
     /// Ends the group: a key that was entered and under which no row was read is gone.
     fn finish(&mut self, sink: &mut Sink<'_>) -> Result<()> {
-        if let (Some(key), false) = (&self.last, self.found) {
-            sink.out.delete(key);
+        if !self.last.is_empty() && !self.found {
+            sink.out.delete(&self.last);
             sink.check()?;
         }
         self.found = true;

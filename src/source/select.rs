@@ -4,11 +4,12 @@
 //! same result, or entries could not tell which rows it moves; SQLite asks the same of a partial index,
 //! so it is asked there, in a database of its own that is never written to a file.
 
+use super::exact::Holds;
 use super::sql::{Sql, quote};
 use crate::capture::describe::{SourceColumn, SourceTable};
 use crate::config::TableConfig;
 use crate::error::{Error, Result};
-use crate::schema::{Column, Key, KeyPart, Table, is_loose, is_real};
+use crate::schema::{Column, Key, KeyPart, Table, is_real};
 use crate::value::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -32,8 +33,9 @@ pub(crate) struct Selected {
     pub mask: Option<String>,
     /// The source turns its integers into reals.
     pub real: bool,
-    /// It may hold −0.0: a column with an affinity keeps none, but a generated one is not stored.
-    pub signed: bool,
+    /// What may be expected of its values. A column with an affinity keeps no −0.0, but a generated one is not
+    /// stored.
+    pub holds: Holds,
 }
 
 /// Only the first rows in the order of a column, descending, and of the key.
@@ -51,7 +53,7 @@ impl Selection {
             name: c.name.clone(),
             mask: None,
             real: is_real(&c.declared),
-            signed: is_loose(&c.declared) || described.hidden != 0,
+            holds: if described.hidden == 0 { Holds::of(&c.declared) } else { Holds::Any },
         };
         let mut selection = Self {
             table: t.table.clone(),
@@ -112,7 +114,7 @@ impl Selection {
             }
             check(t, mask).map_err(|e| e.during(&here))?;
             if let Some(column) = self.columns.iter_mut().find(|c| c.name.eq_ignore_ascii_case(name)) {
-                (column.mask, column.real, column.signed) = (Some(mask.clone()), false, true);
+                (column.mask, column.real, column.holds) = (Some(mask.clone()), false, Holds::Any);
             }
         }
         Ok(())

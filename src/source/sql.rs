@@ -4,7 +4,7 @@
 //! ends do the work: `sqlite` for a file, `remote` for a server; nobody else tells them apart. A row's values
 //! are copied out before the next row is asked for, because libsql's `Row` is a view on the statement.
 
-use super::exact::MASK_BITS;
+use super::exact::{self, MASK_BITS};
 pub(crate) use super::exact::{exact, exact_width};
 #[cfg(feature = "remote")]
 use super::remote::{Server, Stream, Values};
@@ -296,7 +296,8 @@ pub(crate) struct Row<'a> {
 }
 
 pub(crate) enum Cells<'a> {
-    File(&'a libsql::Row),
+    /// A row, and the masks that its columns' names say.
+    File(&'a libsql::Row, &'a [Option<u64>]),
     #[cfg(feature = "remote")]
     Server(&'a Values),
 }
@@ -309,7 +310,7 @@ impl<'a> Row<'a> {
     /// A column that cannot be text, or a name.
     pub fn value(&self, column: usize) -> Result<Value> {
         match self.cells {
-            Cells::File(row) => sqlite::cell(row, column),
+            Cells::File(row, _) => sqlite::cell(row, column),
             #[cfg(feature = "remote")]
             Cells::Server(values) => values.value(column),
         }
@@ -348,16 +349,36 @@ impl<'a> Row<'a> {
         }
         let values = out.get_mut(first..).unwrap_or_default();
         for (word, values) in values.chunks_mut(MASK_BITS).enumerate() {
-            let mut mask = self.integer(column + n + word)?;
+            let mut mask = self.mask(column + n + word)?;
             for value in values {
-                if mask & 1 == 1 {
-                    let Value::Blob(text) = std::mem::replace(value, Value::Null) else {
-                        return Err(Error::new(Kind::Source, "text did not arrive as bytes"));
-                    };
-                    *value = self.encoding.text(text);
-                }
+                self.restore(value, mask & 1 == 1)?;
                 mask >>= 1;
             }
+        }
+        Ok(())
+    }
+
+    fn mask(&self, column: usize) -> Result<u64> {
+        match self.cells {
+            Cells::File(_, masks) => match masks.get(column) {
+                Some(Some(mask)) => Ok(*mask),
+                _ => self.integer(column).map(i64::cast_unsigned),
+            },
+            #[cfg(feature = "remote")]
+            Cells::Server(_) => self.integer(column).map(i64::cast_unsigned),
+        }
+    }
+
+    /// What a value of a list was before it travelled: see `exact::as_columns`.
+    fn restore(&self, value: &mut Value, is_text: bool) -> Result<()> {
+        match value {
+            Value::Blob(bytes) if is_text => *value = self.encoding.text(std::mem::take(bytes)),
+            Value::Text(hex) => {
+                let bytes = exact::from_hex(hex)
+                    .ok_or_else(|| Error::new(Kind::Source, "a blob did not arrive as hexadecimal text"))?;
+                *value = Value::Blob(bytes);
+            }
+            _ => {}
         }
         Ok(())
     }

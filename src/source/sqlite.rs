@@ -18,7 +18,13 @@ const PREPARED: usize = 256;
 
 pub(crate) struct File {
     connection: libsql::Connection,
-    prepared: HashMap<String, libsql::Statement>,
+    prepared: HashMap<String, Prepared>,
+}
+
+struct Prepared {
+    statement: libsql::Statement,
+    /// By column: the mask that is the same for every row.
+    masks: Vec<Option<u64>>,
 }
 
 /// Local libsql is async in name only: a call that is not ready at once is our mistake.
@@ -68,11 +74,11 @@ impl File {
         encoding: Encoding,
         mut each: impl FnMut(&Row<'_>) -> Result<ControlFlow<B>>,
     ) -> Result<Option<B>> {
-        let statement = self.prepare(sql)?;
+        let Prepared { statement, masks } = self.prepare(sql)?;
         let result = (|| {
             let mut rows = now(statement.query(bound(binds, encoding))).map_err(|e| classify(&e))?;
             while let Some(row) = now(rows.next()).map_err(|e| classify(&e))? {
-                if let ControlFlow::Break(b) = each(&Row::new(Cells::File(&row), encoding))? {
+                if let ControlFlow::Break(b) = each(&Row::new(Cells::File(&row, masks), encoding))? {
                     return Ok(Some(b));
                 }
             }
@@ -95,14 +101,15 @@ impl File {
         !self.connection.is_autocommit()
     }
 
-    fn prepare(&mut self, sql: &str) -> Result<&mut libsql::Statement> {
+    fn prepare(&mut self, sql: &str) -> Result<&mut Prepared> {
         if !self.prepared.contains_key(sql) {
             if self.prepared.len() >= PREPARED {
                 self.prepared.clear();
             }
             let text = exact::as_columns(sql);
             let statement = now(self.connection.prepare(&text)).map_err(|e| classify(&e))?;
-            self.prepared.insert(sql.to_owned(), statement);
+            let masks = statement.columns().iter().map(|c| exact::mask_of(c.name())).collect();
+            self.prepared.insert(sql.to_owned(), Prepared { statement, masks });
         }
         self.prepared.get_mut(sql).ok_or_else(|| Error::new(Kind::Source, "statement was not kept"))
     }

@@ -10,7 +10,7 @@ use crate::schema::{Column, Key, KeyPart, Table};
 use crate::value::{Value, ValueRef};
 use crate::window::{Change, End, Piece, Purpose, Range, Remembered, TableNo};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Keys are 0 to 39: every row is met often.
 const KEYS: u64 = 40;
@@ -79,7 +79,7 @@ fn deltas<'a>(rows: impl Iterator<Item = (i64, Option<&'a Row>)>) -> Deltas {
         match row {
             Some((n, body)) => {
                 let values = [ValueRef::Integer(id), ValueRef::Integer(*n), ValueRef::Text(body)];
-                deltas.put(&key_of(id), &values).unwrap();
+                deltas.put(&key_of(id), values.iter().copied()).unwrap();
             }
             None => deltas.delete(&key_of(id)),
         }
@@ -137,7 +137,7 @@ impl World {
             horizon_fingerprint: fingerprint(self.seq),
             ..Cursor::default()
         };
-        End { cursor, head: self.seq, read_at: Instant::now(), done }
+        End { cursor, head: self.seq, read_at: Instant::now(), done, gather: Duration::ZERO }
     }
 
     fn any(&self, chance: &mut Chance) -> TableNo {

@@ -7,7 +7,7 @@
 
 use super::fail;
 use crate::error::Result;
-use crate::source::exact::{self, Part};
+use crate::source::exact::{self, Holds, Part};
 use crate::utf16::Encoding;
 use crate::value::Value;
 use std::fmt::Write as _;
@@ -59,7 +59,7 @@ impl Form {
                 }
                 Part::List(terms) => {
                     columns.push((column, items.len()));
-                    items.extend(terms.iter().map(|t| (t.sql, t.signed)));
+                    items.extend(terms.iter().map(|t| (t.sql, t.holds == Holds::Any)));
                     column += exact::exact_width(terms.len());
                 }
             }
