@@ -252,9 +252,11 @@ impl Replicator {
         self.replica.set_waits(true);
         let mut retry = Retry::new();
         let mut recognised = false;
+        // Windows were lost with one that failed behind them: each gets a transaction of its own.
+        let mut apart = false;
         loop {
             let before = self.progress.borrow().position;
-            let left = match self.prepare(&mut recognised, &goal).await {
+            let left = match self.prepare(&mut recognised, &goal, apart).await {
                 Ok((mut session, enrolled)) => {
                     match self.left(&mut session, shutdown.as_mut(), asked).await? {
                         Left::Shutdown => {
@@ -267,7 +269,14 @@ impl Replicator {
                         }
                         Left::Done(Ok(()), _) if session.released => Err(Error::stopped()),
                         Left::Done(Ok(()), writer) => Ok((writer, enrolled)),
-                        Left::Done(Err(e), _) => Err(e),
+                        Left::Done(Err(_), writer) if writer.lost && !apart => {
+                            apart = true;
+                            continue;
+                        }
+                        Left::Done(Err(e), writer) => {
+                            apart = writer.lost;
+                            Err(e)
+                        }
                     }
                 }
                 Err(e) => Err(e),
@@ -334,14 +343,14 @@ impl Replicator {
     }
 
     /// Sees to it that the replica is of use and follows this source, and starts a session.
-    async fn prepare(&self, recognised: &mut bool, goal: &Goal) -> Result<(Session, Enrolled)> {
+    async fn prepare(&self, recognised: &mut bool, goal: &Goal, apart: bool) -> Result<(Session, Enrolled)> {
         self.replica.ready()?;
         if !*recognised {
             self.recognise().await?;
             *recognised = true;
         }
         let enrolled = self.enroll().await?;
-        let session = self.begin(goal.clone(), &enrolled)?;
+        let session = self.begin(goal.clone(), &enrolled, apart)?;
         Ok((session, enrolled))
     }
 
@@ -461,22 +470,19 @@ impl Replicator {
     }
 
     /// Starts both threads, from what the replica has durably.
-    fn begin(&self, goal: Goal, enrolled: &Enrolled) -> Result<Session> {
+    fn begin(&self, goal: Goal, enrolled: &Enrolled, apart: bool) -> Result<Session> {
         let start = self.replica.start()?;
         self.progress.send_modify(|p| p.resumed(&start));
         let acknowledging = Acknowledging::new(enrolled.claim.clone(), enrolled.known.as_ref());
         let mut writer = Writer::new(&self.replica, self.config.durability)?.recording(&self.config);
         let watch = Watch(Arc::clone(&self.progress));
+        let mut config = self.config.clone();
+        if apart {
+            config.max_transaction = Duration::ZERO;
+        }
         let known = self.source.known().clone();
-        let Windows { pieces, stop } = local::follow(
-            self.source.address(),
-            &self.config,
-            start,
-            goal,
-            Some(acknowledging),
-            known,
-            watch,
-        )?;
+        let Windows { pieces, stop } =
+            local::follow(self.source.address(), &config, start, goal, Some(acknowledging), known, watch)?;
         let (send, done) = oneshot::channel();
         let progress = Arc::clone(&self.progress);
         let runtime = tokio::runtime::Handle::current();

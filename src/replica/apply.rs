@@ -78,6 +78,10 @@ pub(crate) struct Writer {
     unsynced: Option<Instant>,
     /// The stream of windows ended with an error: it is not the replica's.
     source_failed: bool,
+    /// What the stream ended with once whole windows were there to be committed.
+    failed_next: Option<Error>,
+    /// Whole windows were given up with one that was cut off: alone, they would have been applied.
+    pub lost: bool,
     /// The last row's name in redb: its room is used again.
     name: Vec<u8>,
 }
@@ -130,6 +134,8 @@ impl Writer {
             remembered: 0,
             unsynced: None,
             source_failed: false,
+            failed_next: None,
+            lost: false,
             name: Vec::new(),
         })
     }
@@ -170,6 +176,10 @@ impl Writer {
             let first = self.received(first)?;
             let Some(applied) = self.transaction(first, &mut pieces).await? else { break };
             publish(applied);
+            if let Some(e) = self.failed_next.take() {
+                self.source_failed = true;
+                return Err(e);
+            }
         }
         if self.unsynced.is_some() { self.sync(&mut publish) } else { Ok(()) }
     }
@@ -267,10 +277,12 @@ impl Writer {
         let began = Instant::now();
         let mut piece = first;
         let mut merged = 1;
+        let mut whole = None;
         loop {
             for change in piece.changes {
                 self.change(change, open, touched)?;
             }
+            let between = piece.end.is_some();
             if let Some(end) = piece.end {
                 touched.brought.windows += 1;
                 // What is recorded of a transaction is for those who want it soon.
@@ -279,10 +291,18 @@ impl Writer {
                     return Ok(Some(end));
                 }
                 merged += 1;
+                whole = Some(end);
             }
             piece = match pieces.next().await {
-                Some(piece) => self.received(piece)?,
-                None => return Ok(None),
+                Some(Ok(piece)) => piece,
+                ended if between => {
+                    self.failed_next = ended.and_then(Result::err);
+                    return Ok(whole);
+                }
+                ended => {
+                    self.lost = whole.is_some();
+                    return ended.map_or(Ok(None), |e| self.received(e).map(|_| None));
+                }
             };
         }
     }

@@ -38,10 +38,8 @@ const FIRST_WIDTH: u64 = 20_000;
 const ROLLBACK_WIDTH: u64 = 1_000;
 /// However slow it is, a window has at least so many.
 const LEAST_WIDTH: u64 = 100;
-/// A backlog's windows share transactions: each rewrites every page that its rows lie in, and they lie
-/// everywhere.
-const GATHER_BACKLOG: Duration = Duration::from_secs(5);
-/// The ranges of a table that is copied: enough to make the fsync cheap, while what changes elsewhere waits.
+/// Ranges of a table that is copied share a transaction for so long: enough to make the fsync cheap, while what
+/// changes elsewhere waits.
 const GATHER_RANGES: Duration = Duration::from_millis(200);
 /// As long as nobody would wait.
 const FOREVER: Duration = Duration::from_secs(3_600);
@@ -380,10 +378,11 @@ impl<O: Observer> Follower<O> {
             return Ok(if more { Outcome::Again } else { Outcome::Level });
         }
         let more = more && !done;
+        // A transaction rewrites every page that its rows lie in, and a backlog's lie everywhere.
         let gather = match through < head {
             _ if !more || fault::split_window() => Duration::ZERO,
-            true => GATHER_BACKLOG,
-            false => GATHER_RANGES,
+            true => self.config.max_transaction,
+            false => self.config.max_transaction.min(GATHER_RANGES),
         };
         piece.end = Some(End { cursor, head, read_at, done, gather });
         Ok(Outcome::Read { piece, more })

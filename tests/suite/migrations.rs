@@ -204,10 +204,11 @@ fn a_journal_mode_that_changes_is_followed() {
 const MANY: u32 = 6_000;
 const CHUNK: &str = "60";
 
-/// A `run` with small ranges; `big` is made, and copied if `copied`.
+/// A `run` with small ranges, each seen by itself; `big` is made, and copied if `copied`.
 fn begin_big(test: &str, rows: u32, copied: bool) -> Option<Trial> {
     let mut trial = Trial::begin(test, None)?;
-    trial.redtail = trial.redtail.with_env("REDTAIL_CHUNK_ROWS", CHUNK);
+    let each = trial.redtail.with_env("REDTAIL_CHUNK_ROWS", CHUNK);
+    trial.redtail = each.with_env("REDTAIL_MAX_TRANSACTION", "0s");
     let fill = format!(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) INSERT INTO big SELECT printf('k%06d', i), i, i % 7 FROM n"
     );

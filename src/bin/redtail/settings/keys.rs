@@ -18,7 +18,7 @@ macro_rules! key {
     };
 }
 
-pub(super) const KEYS: [Key; 30] = [
+pub(super) const KEYS: [Key; 31] = [
     key!("source", |s, v| text(v).map(|t| s.source = Some(t.to_owned())), |s| s
         .source
         .clone()
@@ -56,6 +56,9 @@ pub(super) const KEYS: [Key; 30] = [
     key!("max_snapshot", |s, v| duration(v).map(|d| s.config.max_snapshot = d), |s| Some(time(
         s.config.max_snapshot
     ))),
+    key!("max_transaction", |s, v| values::any_duration(v).map(|d| s.config.max_transaction = d), |s| Some(
+        time(s.config.max_transaction)
+    )),
     key!("busy_timeout", |s, v| duration(v).map(|d| s.config.busy_timeout = d), |s| Some(time(
         s.config.busy_timeout
     ))),
