@@ -123,6 +123,11 @@ pub(crate) fn acknowledge_early() -> bool {
     is("acknowledge-early")
 }
 
+/// `long-snapshots`: outside WAL mode too a window is as wide as it may be.
+pub(crate) fn long_snapshots() -> bool {
+    is("long-snapshots")
+}
+
 /// `stale-boundary`: where only the newest rows are kept, the boundary never moves.
 pub(crate) fn stale_boundary() -> bool {
     is("stale-boundary")

@@ -126,6 +126,13 @@ fn is_rowid_name(t: &SourceTable, word: &str) -> bool {
     ["rowid", "oid", "_rowid_"].contains(&word.to_ascii_lowercase().as_str()) && t.column(word).is_none()
 }
 
+impl SourceTable {
+    /// Whether an expression is made of the rowid, by any of its names.
+    pub(crate) fn names_rowid(&self, expression: &str) -> bool {
+        sqltext::names(expression).iter().any(|word| is_rowid_name(self, word))
+    }
+}
+
 /// Whether the rowid is part of the index: then no two rows ever collide in it.
 fn holds_rowid(t: &SourceTable, index: &UniqueIndex) -> bool {
     let key = t.table.key_names().first().copied().filter(|_| t.alias);

@@ -396,6 +396,7 @@ impl<O: Observer> Follower<O> {
         let first = if self.wake.is_wal() { FIRST_WIDTH } else { ROLLBACK_WIDTH };
         // At a server it is decided by how large its answers are, not by how long they take.
         let width = if self.sql.is_server() { self.paging.entries } else { self.width.unwrap_or(first) };
+        let width = if fault::long_snapshots() { u64::MAX } else { width };
         let most = self.config.window_entries.min(width);
         let in_memory = self.tables.values().any(|t| t.reader.as_ref().is_some_and(|r| r.in_memory));
         if in_memory { most.min(self.config.chunk_rows as u64) } else { most }

@@ -153,6 +153,13 @@ fn is_indexed(t: &SourceTable, column: &str, sql: &mut Sql) -> Result<bool> {
 
 /// Whether SQLite would take this expression into a partial index of such a table.
 fn check(t: &SourceTable, expression: &str) -> Result<()> {
+    // Where it is not the key, a copy of the row has another one, and no entry tells.
+    let key = &t.table.key;
+    if !t.alias && !key.has_rowid() && t.names_rowid(expression) {
+        return Err(Error::usage(
+            "the rowid is no value of the row here; an expression on columns of the same row is wanted",
+        ));
+    }
     let mut scratch = Sql::scratch()?;
     let table = quote(&t.table.name);
     let columns: Vec<String> = t.table.columns.iter().map(|c| quote(&c.name)).collect();

@@ -13,6 +13,7 @@ const SOURCE: &[&str] = &[
     "CREATE INDEX user_at ON user(at)",
     "CREATE INDEX user_part ON user(note) WHERE note > 1",
     "INSERT INTO user VALUES (1, 'ann@example.org', '2026', NULL)",
+    "CREATE TABLE named(name TEXT PRIMARY KEY, v)",
 ];
 
 /// What is written, and what the one line must name.
@@ -42,6 +43,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("[tables.user]\nwhere = 'at = ?'", &["tables.user.where", "columns of the same row"]),
     ("[tables.user]\nwhere = '1) OR (1'", &["tables.user.where", "syntax error"]),
     ("[tables.user]\nwhere = '1; DROP TABLE user'", &["tables.user.where", "syntax error"]),
+    ("[tables.named]\nwhere = 'v > 1 OR \"rowid\" > 5'", &["tables.named.where", "the rowid is no value of the row here"]),
     ("[tables.user]\nmask = { emial = '1' }", &["tables.user.mask.emial", "did you mean \"email\"?"]),
     ("[tables.user]\nmask = { id = '1' }", &["tables.user.mask.id", "key cannot be masked"]),
     ("[tables.user]\nmask = { email = 'hex(randomblob(2))' }", &["tables.user.mask.email", "non-deterministic"]),

@@ -7,6 +7,7 @@ mod drift;
 mod encoding;
 mod entries;
 mod eviction;
+mod journal;
 mod keys;
 mod libsql;
 mod nulls;
