@@ -117,6 +117,15 @@ pub struct TableConfig {
     pub mask: BTreeMap<String, String>,
     /// Only the newest rows.
     pub keep_latest: Option<KeepLatest>,
+    /// Secondary indexes, each by its columns: [`crate::Snapshot::index`] reads along them.
+    pub index: Vec<Vec<String>>,
+}
+
+impl TableConfig {
+    /// What decides which rows the replica has, and what is in them.
+    pub(crate) fn selection(&self) -> Self {
+        Self { index: Vec::new(), ..self.clone() }
+    }
 }
 
 /// The first `rows` rows in the order of `by`, descending, and of the key.

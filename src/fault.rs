@@ -72,6 +72,11 @@ pub(crate) fn drops_change() -> bool {
     is("drop-change") && CHANGES.fetch_add(1, Ordering::Relaxed) % 7 == 6
 }
 
+/// `stale-index`: what a row was is left in its indexes.
+pub(crate) fn stale_index() -> bool {
+    is("stale-index")
+}
+
 /// `after-only`: keys are entered by AFTER triggers, as one would write it at first; those that might be evicted
 /// excepted, which have a fault of their own.
 pub(crate) fn after_only() -> bool {

@@ -53,8 +53,8 @@ pub use error::{Error, Kind, Result};
 pub use lookup::{Key, KeyRange};
 pub use progress::{Progress, State};
 pub use replica::{
-    Change, ColumnRef, Compacted, Difference, KeptChanges, MovedAside, Op, Replica, Row, Scan, Snapshot,
-    Space, TableInfo, Window,
+    Change, ColumnRef, Compacted, Difference, Index, KeptChanges, MovedAside, Op, Replica, Row, Scan,
+    Snapshot, Space, TableInfo, Window,
 };
 pub use replicator::{Changes, Rebuilt, Replicator, Verified, Wait};
 pub use schema::{Column, Table, is_numeric};

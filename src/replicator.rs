@@ -474,7 +474,9 @@ impl Replicator {
         let start = self.replica.start()?;
         self.progress.send_modify(|p| p.resumed(&start));
         let acknowledging = Acknowledging::new(enrolled.claim.clone(), enrolled.known.as_ref());
-        let mut writer = Writer::new(&self.replica, self.config.durability)?.recording(&self.config);
+        let mut writer = Writer::new(&self.replica, self.config.durability)?
+            .recording(&self.config)
+            .indexed(&self.config)?;
         let watch = Watch(Arc::clone(&self.progress));
         let mut config = self.config.clone();
         if apart {

@@ -101,6 +101,25 @@ enum StoredValue {
     Utf16be(Vec<u8>),
 }
 
+/// What the replica knows of a secondary index.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct IndexState {
+    /// Its entries begin with it.
+    pub number: u32,
+    pub table: u32,
+    pub columns: Vec<String>,
+    /// Set while it is being built: the key of the last row that is in it.
+    pub through: Option<Vec<u8>>,
+}
+
+pub(crate) fn encode_indexes(states: &Vec<IndexState>) -> Result<Vec<u8>> {
+    Ok(seal(&rkyv::to_bytes::<rancor::Error>(states).map_err(|e| wrong("indexes", &e))?))
+}
+
+pub(crate) fn decode_indexes(bytes: &[u8]) -> Result<Vec<IndexState>> {
+    rkyv::from_bytes::<Vec<IndexState>, rancor::Error>(unseal(bytes)?).map_err(|e| wrong("indexes", &e))
+}
+
 #[derive(Archive, Serialize, Deserialize)]
 struct StoredPast(Vec<(u64, u64, u32, Vec<u8>)>);
 

@@ -4,6 +4,7 @@
 //! to. Windows that have arrived meanwhile join the transaction; it never waits for one to arrive.
 
 use super::history::{self, Limits, Recording};
+use super::index::{INDEX, Indexes};
 use super::{
     CURSOR, META, NEXT, PAST, PIECES, ROWS, Replica, SEEN, TABLES, count_name, failed, guard, meta, prefix,
 };
@@ -61,6 +62,7 @@ pub(crate) struct Differences {
 pub(crate) struct Writer {
     pub(super) replica: Replica,
     durability: Durability,
+    pub(super) indexes: Indexes,
     pub(super) recorded: Limits,
     /// There may be something of an earlier recording.
     left: bool,
@@ -96,6 +98,8 @@ pub(super) struct Open<'t> {
     pub past: redb::Table<'t, u64, &'static [u8]>,
     /// Set where what changes is recorded.
     pub recording: Option<Recording<'t>>,
+    /// Set where there are secondary indexes.
+    pub index: Option<redb::Table<'t, &'static [u8], &'static [u8]>>,
 }
 
 /// What one transaction has touched besides rows.
@@ -123,6 +127,7 @@ impl Writer {
         Ok(Self {
             replica: replica.clone(),
             durability,
+            indexes: Indexes::default(),
             recorded: Limits::default(),
             left: true,
             tables: start.tables.into_iter().collect(),
@@ -239,7 +244,11 @@ impl Writer {
                 seen: txn.open_table(SEEN).map_err(failed)?,
                 past: txn.open_table(PAST).map_err(failed)?,
                 recording: None,
+                index: None,
             };
+            if !self.indexes.is_empty() {
+                open.index = Some(txn.open_table(INDEX).map_err(failed)?);
+            }
             let recorder = &self.replica.recorder;
             let how = (self.recorded, self.is_whole());
             open.recording = history::begin(&txn, &mut open.meta, recorder, how, &mut self.left)?;
@@ -247,6 +256,7 @@ impl Writer {
                 return Ok(None);
             };
             self.close(&mut open, &touched, &end)?;
+            self.close_indexes(&mut open)?;
             (end, self.close_recording(&mut open, &end)?)
         };
         self.commit(txn)?;
@@ -336,12 +346,14 @@ impl Writer {
             Change::Define(no, state) => {
                 self.next_no = self.next_no.max(no + 1);
                 self.tables.insert(no, *state);
+                self.index_defined(no);
                 self.counts.entry(no).or_default();
                 touched.states.insert(no);
                 touched.counts.insert(no);
             }
             Change::Forget(no) => {
                 self.note_gone(no, open)?;
+                self.index_forget(no, open)?;
                 take_all(&mut open.rows, &prefix(no))?;
                 take_all(&mut open.pieces, &prefix(no))?;
                 self.tables.remove(&no);
@@ -411,6 +423,9 @@ impl Writer {
     ) -> Result<()> {
         if open.recording.is_some() {
             self.note(no, name, delta, open)?;
+        }
+        if open.index.is_some() {
+            self.reindex(no, &name, delta, open)?;
         }
         if self.sweeping.contains(&no) {
             match delta.record {

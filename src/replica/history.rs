@@ -212,7 +212,7 @@ pub(super) fn shape_name(no: TableNo, shape: u16) -> Vec<u8> {
 }
 
 /// The definition of this number, if the table has or had it.
-fn definition(state: &TableState, shape: u16) -> Option<&Table> {
+pub(super) fn definition(state: &TableState, shape: u16) -> Option<&Table> {
     let current = (state.shape == shape).then_some(&state.table);
     current.or_else(|| state.former.iter().rfind(|(n, _)| *n == shape).map(|(_, t)| t))
 }
@@ -351,7 +351,7 @@ fn standing(open: &Open<'_>, name: &[u8]) -> Result<Option<Side>> {
     Ok(Some(Side { record, longs }))
 }
 
-fn longs(
+pub(super) fn longs(
     pieces: &impl ReadableTable<&'static [u8], &'static [u8]>,
     name: &[u8],
 ) -> Result<Vec<(u16, Vec<u8>)>> {

@@ -14,6 +14,7 @@ mod disk;
 mod guard;
 mod health;
 mod history;
+mod index;
 mod open;
 mod place;
 mod range;
@@ -32,12 +33,14 @@ pub use damage::MovedAside;
 pub(crate) use health::Condition;
 pub(crate) use history::Told;
 pub use row::{ColumnRef, Row};
-pub use scan::{Scan, Snapshot, TableInfo};
+pub use scan::{Index, Scan, Snapshot, TableInfo};
 
 use crate::config::Config;
 use crate::cursor::{Cursor, Nonce};
 use crate::error::{Error, Kind, Result};
-use crate::record::state::{TableState, decode_cursor, decode_past, decode_table};
+use crate::record::state::{
+    IndexState, TableState, decode_cursor, decode_indexes, decode_past, decode_table,
+};
 use crate::record::unseal;
 use crate::window::{Remembered, Start, TableNo};
 use guard::{failed, guarded};
@@ -341,6 +344,12 @@ fn tables(read: &ReadTransaction) -> Result<Vec<(TableNo, TableState)>> {
         out.push((no.value(), decode_table(state.value())?));
     }
     Ok(out)
+}
+
+fn indexes(read: &ReadTransaction) -> Result<Vec<IndexState>> {
+    let table = read.open_table(META).map_err(failed)?;
+    let found = table.get_owned(index::INDEXES).map_err(failed)?;
+    Ok(found.map(|v| decode_indexes(v.value())).transpose()?.unwrap_or_default())
 }
 
 fn past(read: &ReadTransaction) -> Result<Vec<Remembered>> {

@@ -82,7 +82,8 @@ impl Writer {
             put_longs(&row_name(no, delta.key), &delta, open)?;
         }
         *self.counts.entry(no).or_default() += rows.len() as u64;
-        self.note_new(no, rows, open)
+        self.note_new(no, rows, open)?;
+        self.index_new(no, rows, open)
     }
 
     /// Takes out what the source no longer has, puts what is new or other, leaves what is the same.

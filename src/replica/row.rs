@@ -2,6 +2,7 @@
 
 use super::apply::after_all;
 use super::guard::failed;
+use super::index::push_values;
 use super::prefix;
 use super::slot::Ticket;
 use crate::error::{Error, Kind, Result};
@@ -107,6 +108,14 @@ impl Row {
     #[must_use]
     pub fn columns(&self) -> &[Column] {
         &self.table().columns
+    }
+
+    /// Appends what an index of these columns has of this row.
+    pub(super) fn push_indexed(&self, out: &mut Vec<u8>, columns: &[String]) -> Result<()> {
+        let long =
+            self.long.iter().filter_map(|(c, b)| Some((u16::try_from(*c).ok()?, b.as_slice()))).collect();
+        push_values(out, self.table(), Archived::new(self.record.bytes())?, columns, &long);
+        Ok(())
     }
 
     /// All values, in the order of the columns.

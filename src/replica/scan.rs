@@ -1,14 +1,17 @@
 //! Reads the replica: one consistent view of it, by key, by ranges and beginnings of keys, forwards and backwards.
 
 use super::history::Told;
+use super::index::{INDEX, is_same, stale};
 use super::row::{Bytes, Row, Shapes};
 use super::slot::Ticket;
-use super::{PIECES, ROWS, apply::after_all, changes, count_name, cursor, failed, meta, prefix, tables};
+use super::{
+    PIECES, ROWS, apply::after_all, changes, count_name, cursor, failed, indexes, meta, prefix, tables,
+};
 use crate::cursor::{Cursor, Position};
 use crate::error::{Error, Result};
-use crate::key;
+use crate::key::{self, Collation};
 use crate::lookup::{Key, KeyRange};
-use crate::record::state::TableState;
+use crate::record::state::{IndexState, TableState};
 use crate::schema::Table;
 use crate::value::{Value, ValueRef};
 use crate::window::TableNo;
@@ -204,7 +207,43 @@ impl Snapshot {
         self.walk(held, (Bound::Included(lower), upper))
     }
 
-    fn walk(&self, held: &Held, (lower, upper): Bounds) -> Result<Scan> {
+    /// An index that the configuration declares for this table, by its columns.
+    ///
+    /// ```no_run
+    /// # fn read(snapshot: &redtail::Snapshot) -> redtail::Result<()> {
+    /// let by_time = snapshot.index("episodes", &["start_time"])?;
+    /// for row in by_time.range(1_700_000_000..)?.rev().take(10) {
+    ///     println!("{:?}", row?.text("episode_id")?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// `Usage` for an unknown table, or if there is no such index; the error names those that there are.
+    pub fn index(&self, table: &str, columns: &[&str]) -> Result<Index<'_>> {
+        let held = self.held(table)?;
+        let states = self.ticket.guarded(|| indexes(&self.read))?;
+        let columns: Vec<String> = columns.iter().map(|c| (*c).to_owned()).collect();
+        let is_of = |s: &&IndexState| s.table == held.no && s.through.is_none();
+        if let Some(state) = states.iter().filter(is_of).find(|s| is_same(&s.columns, &columns)) {
+            return Ok(Index { snapshot: self, held, state: state.clone() });
+        }
+        let there: Vec<String> =
+            states.iter().filter(is_of).map(|s| format!("({})", s.columns.join(", "))).collect();
+        let there =
+            if there.is_empty() { "it has none".to_owned() } else { format!("it has {}", there.join(", ")) };
+        let (name, wanted) = (&held.state.table.name, columns.join(", "));
+        Err(Error::usage(format!(
+            "table {name}: no index ({wanted}); {there}; `index` in the configuration declares them"
+        )))
+    }
+
+    fn walk(&self, held: &Held, bounds: Bounds) -> Result<Scan> {
+        self.walk_along(held, bounds, None)
+    }
+
+    fn walk_along(&self, held: &Held, (lower, upper): Bounds, index: Option<IndexState>) -> Result<Scan> {
         self.ticket.guarded(|| {
             let rows: Bytes = self.read.open_table(ROWS).map_err(failed)?;
             let pieces = self.read.open_table(PIECES).map_err(failed)?;
@@ -212,11 +251,95 @@ impl Snapshot {
             // redb takes no range whose end lies before its start.
             let lower = if ended { Bound::Unbounded } else { lower };
             let bounds = (lower.as_ref().map(Vec::as_slice), upper.as_ref().map(Vec::as_slice));
-            let range = rows.range_owned::<&[u8]>(bounds).map_err(failed)?;
+            let (range, along) = match index {
+                None => (rows.range_owned::<&[u8]>(bounds).map_err(failed)?, None),
+                Some(state) => {
+                    let entries: Bytes = self.read.open_table(INDEX).map_err(failed)?;
+                    (entries.range_owned::<&[u8]>(bounds).map_err(failed)?, Some(Along { state, rows }))
+                }
+            };
             let (shapes, ticket) = (Arc::clone(&held.shapes), Arc::clone(&self.ticket));
-            Ok(Scan { range, shapes, pieces, ticket, ended })
+            Ok(Scan { range, along, shapes, pieces, ticket, ended })
         })
     }
+}
+
+/// Rows of a table in the order of other columns: numbers by value, text by its bytes, then by key.
+pub struct Index<'s> {
+    snapshot: &'s Snapshot,
+    held: &'s Held,
+    state: IndexState,
+}
+
+impl Index<'_> {
+    /// All rows, in the index's order; from the end with [`Iterator::rev`].
+    ///
+    /// # Errors
+    /// `Damaged` if it cannot be read.
+    pub fn scan(&self) -> Result<Scan> {
+        self.range(..)
+    }
+
+    /// The rows whose values lie in a range; a bound may give the first columns alone (see [`KeyRange`]), so that
+    /// `x..=x` is all rows with this value.
+    ///
+    /// # Errors
+    /// `Usage` for a bound with more values than the index has columns.
+    pub fn range(&self, range: impl Into<KeyRange>) -> Result<Scan> {
+        let bounds = bounds(&prefix(self.state.number), &range.into(), |out, key| self.encode(out, key))?;
+        self.snapshot.walk_along(self.held, bounds, Some(self.state.clone()))
+    }
+
+    /// The rows whose values begin with these, the last of which is the beginning of a text or a blob.
+    ///
+    /// # Errors
+    /// `Usage` as in [`Index::range`], and if the last value is neither text nor blob.
+    pub fn prefix(&self, values: impl Into<Key>) -> Result<Scan> {
+        let values = values.into();
+        let mut lower = prefix(self.state.number).to_vec();
+        self.encode(&mut lower, &values)?;
+        if let Some((last, first)) = values.values().split_last() {
+            lower.truncate(4);
+            self.encode(&mut lower, &first.into())?;
+            if !key::push_beginning(&mut lower, last.as_ref(), Collation::Binary) {
+                return Err(no_beginning(&self.held.state.table.name, last));
+            }
+        }
+        let upper = after_all(&lower);
+        self.snapshot.walk_along(self.held, (Bound::Included(lower), upper), Some(self.state.clone()))
+    }
+
+    fn encode(&self, out: &mut Vec<u8>, key: &Key) -> Result<()> {
+        let (values, columns) = (key.values(), &self.state.columns);
+        if values.len() > columns.len() {
+            let (name, names) = (&self.held.state.table.name, columns.join(", "));
+            return Err(Error::usage(format!(
+                "table {name}: its index ({names}) has {} columns, not {}",
+                columns.len(),
+                values.len()
+            )));
+        }
+        for value in values {
+            key::push(out, value.as_ref(), Collation::Binary);
+        }
+        Ok(())
+    }
+}
+
+/// The table's name and the columns.
+impl fmt::Debug for Index<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = &self.held.state.table.name;
+        f.debug_struct("Index")
+            .field("table", table)
+            .field("columns", &self.state.columns)
+            .finish_non_exhaustive()
+    }
+}
+
+fn no_beginning(table: &str, value: &Value) -> Error {
+    let class = value.as_ref().class();
+    Error::usage(format!("table {table}: only text and blobs have beginnings, not {class}"))
 }
 
 type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
@@ -278,11 +401,7 @@ fn begin(held: &Held, out: &mut Vec<u8>, key: &Key) -> Result<()> {
     match collation.map(|c| key::push_beginning(out, last.as_ref(), c)) {
         Some(true) => Ok(()),
         None => encode(held, out, key),
-        Some(false) => Err(Error::usage(format!(
-            "table {:?}: only text and blobs have beginnings, not {}",
-            held.state.table.name,
-            last.as_ref().class()
-        ))),
+        Some(false) => Err(no_beginning(&held.state.table.name, last)),
     }
 }
 
@@ -300,6 +419,7 @@ impl fmt::Debug for Snapshot {
 /// The rows of a table, one after another, from either end.
 pub struct Scan {
     range: OwnedRange<&'static [u8], &'static [u8]>,
+    along: Option<Along>,
     shapes: Shapes,
     pieces: Bytes,
     ticket: Arc<Ticket>,
@@ -307,17 +427,46 @@ pub struct Scan {
     ended: bool,
 }
 
+/// The index along which a scan goes, and the rows that its entries name.
+struct Along {
+    state: IndexState,
+    rows: Bytes,
+}
+
+impl Along {
+    /// The row that an entry names, if it is what the entry says.
+    fn row(
+        &self,
+        (name, key): (&[u8], &[u8]),
+        (shapes, pieces, ticket): (&Shapes, &Bytes, &Arc<Ticket>),
+    ) -> Result<Row> {
+        let table = || shapes.last().map_or("", |(_, t)| t.name.as_str());
+        let row_name = [prefix(self.state.table).as_slice(), key].concat();
+        let Some(record) = self.rows.get_owned(row_name.as_slice()).map_err(failed)? else {
+            return stale(table(), &self.state.columns);
+        };
+        let row = Row::new(row_name, record, shapes, pieces, ticket)?;
+        let mut says = prefix(self.state.number).to_vec();
+        row.push_indexed(&mut says, &self.state.columns)?;
+        says.extend_from_slice(key);
+        if says == name { Ok(row) } else { stale(table(), &self.state.columns) }
+    }
+}
+
 impl Scan {
     fn step(&mut self, from_end: bool) -> Option<Result<Row>> {
         if self.ended {
             return None;
         }
-        let Self { range, shapes, pieces, ticket, .. } = self;
+        let Self { range, along, shapes, pieces, ticket, .. } = self;
         let next = ticket.guarded(|| {
             let Some(entry) = (if from_end { range.next_back() } else { range.next() }) else {
                 return Ok(None);
             };
             let (name, record) = entry.map_err(failed)?;
+            if let Some(along) = along {
+                return along.row((name.value(), record.value()), (shapes, pieces, ticket)).map(Some);
+            }
             Row::new(name.value().to_vec(), record, shapes, pieces, ticket).map(Some)
         });
         self.ended = next.is_err();

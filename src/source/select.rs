@@ -62,8 +62,8 @@ impl Selection {
             keep: None,
             hash: 0,
         };
-        if let Some(config) = config.filter(|c| **c != TableConfig::default()) {
-            let section = format!("tables.{}", t.table.name);
+        let section = format!("tables.{}", t.table.name);
+        if let Some(config) = &config.map(TableConfig::selection).filter(|c| *c != TableConfig::default()) {
             selection.narrow(t, config, &section)?;
             selection.mask(t, config, &section)?;
             if let Some(filter) = &config.filter {
@@ -72,6 +72,12 @@ impl Selection {
             selection.filter.clone_from(&config.filter);
             selection.keep(t, config, &section, sql)?;
             selection.hash = xxh3_128(format!("{config:?}").as_bytes());
+        }
+        for name in config.iter().flat_map(|c| c.index.iter().flatten()) {
+            if selection.table.column(name).is_none() {
+                let columns = selection.table.columns.iter().map(|c| c.name.as_str());
+                return Err(Error::unknown("column", name, columns).during(format!("{section}.index")));
+            }
         }
         Ok(selection)
     }

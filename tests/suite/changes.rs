@@ -106,8 +106,8 @@ impl Folded {
     }
 
     fn has_marker(&self, n: u64) -> bool {
-        let marker = self.rows.iter().find(|((table, _), _)| table == "marker");
-        marker.is_some_and(|(_, row)| row["n"]["value"] == n.to_string().as_str())
+        let mut markers = self.rows.iter().filter(|((table, _), _)| table == "marker");
+        markers.any(|(_, row)| row["n"]["value"] == n.to_string().as_str())
     }
 }
 
@@ -162,13 +162,16 @@ fn play(test: &str, fault: Option<(&'static str, &str)>, kills: usize) -> Option
             step += 1;
             application(&plain.path("source.db"), &[statement(&mut chance, step)]);
         }
-        let marker = format!("INSERT OR REPLACE INTO marker VALUES (1, {n})");
+        // Ten of them: the control loses some.
+        let ten = "WITH RECURSIVE i(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 10)";
+        let marker = format!("{ten} INSERT OR REPLACE INTO marker SELECT i, {n} FROM i");
         application(&plain.path("source.db"), &[marker]);
         // A snapshot is not resumed in its middle: the first one has to get through it.
         let enough = |lines: &[Value]| {
             let mut now = Folded { rows: made.rows.clone(), ..Folded::default() };
             now.apply(lines);
-            if n == kills { now.has_marker(n as u64) } else { n > 0 || now.position.is_some() }
+            let ended = lines.last().is_some_and(|l| l["source"]["position"] == l["source"]["window"]);
+            if n == kills { now.has_marker(n as u64) && ended } else { n > 0 || now.position.is_some() }
         };
         let came = poll(|| enough(&listener.lines()).then_some(()));
         let said = std::fs::read_to_string(redtail.path("changes.stderr")).unwrap();

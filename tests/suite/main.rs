@@ -32,6 +32,7 @@ mod kill;
 mod large;
 mod migrations;
 mod neighbour;
+mod reads;
 mod remote;
 mod remove;
 mod room;

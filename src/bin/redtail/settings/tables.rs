@@ -5,7 +5,7 @@ use redtail::{Error, KeepLatest, Result, TableConfig};
 use std::collections::BTreeMap;
 use toml::{Table, Value};
 
-const KEYS: [&str; 4] = ["columns", "where", "mask", "keep_latest"];
+const KEYS: [&str; 5] = ["columns", "where", "mask", "keep_latest", "index"];
 const KEEP: [&str; 3] = ["by", "rows", "allow_scan"];
 
 pub(super) fn read(tables: &Table) -> Result<BTreeMap<String, TableConfig>> {
@@ -40,6 +40,12 @@ fn table_config(table: &Table, section: &str) -> Result<TableConfig> {
                     let mask = mask.as_str().ok_or_else(|| wanted(&name, want))?;
                     config.mask.insert(column.clone(), mask.to_owned());
                 }
+            }
+            "index" => {
+                let want = "a list of lists of columns is wanted, such as [[\"start_time\"], [\"kind\", \"start_time\"]]";
+                let lists = value.as_array().map(|all| all.iter().map(texts).collect::<Option<Vec<_>>>());
+                let lists = lists.flatten().filter(|all| all.iter().all(|columns| !columns.is_empty()));
+                config.index = lists.ok_or_else(|| wanted(&name, want))?;
             }
             "keep_latest" => config.keep_latest = Some(keep_latest(value, &name)?),
             _ => {
@@ -100,6 +106,10 @@ pub(super) fn write(tables: &BTreeMap<String, TableConfig>) -> Table {
                 Value::Table(table)
             }),
         );
+        let index = config.index.iter().map(|columns| list(columns)).collect();
+        if !config.index.is_empty() {
+            table.insert("index".to_owned(), Value::Array(index));
+        }
         (name.clone(), Value::Table(table))
     };
     tables.iter().map(one).collect()
