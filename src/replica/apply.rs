@@ -425,7 +425,7 @@ impl Writer {
             self.note(no, name, delta, open)?;
         }
         if open.index.is_some() {
-            self.reindex(no, &name, delta, open)?;
+            self.reindex(no, name, delta, open)?;
         }
         if self.sweeping.contains(&no) {
             match delta.record {
