@@ -37,6 +37,7 @@ fn table_config(wanted: &Value) -> TableConfig {
         filter: wanted.get("where").map(text),
         mask: masks.map(|(name, mask)| (name.clone(), text(mask))).collect(),
         keep_latest: wanted.get("keep").map(keep),
+        index: Vec::new(),
     }
 }
 
