@@ -154,6 +154,23 @@ impl Default for KeepChanges {
     }
 }
 
+/// When a replica is brought up to date that is not followed without end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occasions {
+    /// When `run` begins. Default yes.
+    pub on_start: bool,
+    /// So long after the last time. Default: not by the clock.
+    pub every: Option<Duration>,
+    /// When it has not been level with the source for so long. Default: however old it is.
+    pub stale_after: Option<Duration>,
+}
+
+impl Default for Occasions {
+    fn default() -> Self {
+        Self { on_start: true, every: None, stale_after: None }
+    }
+}
+
 /// The settings of a replicator.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -166,6 +183,8 @@ pub struct Config {
     /// At most one write to the source in this time: an acknowledgement, with a piece of pruning. Default
     /// 5 s; outside WAL mode, where every write syncs the disk, twelve times as long.
     pub ack_interval: Duration,
+    /// When `run` brings the replica up to date. Default: it follows without end.
+    pub sync: Option<Occasions>,
     /// Keep what changed in the replica, so that a subscriber can go on from a position. Default: nothing is kept,
     /// and changes are recorded only while somebody subscribes.
     pub keep_changes: Option<KeepChanges>,
@@ -218,6 +237,7 @@ impl Default for Config {
             tables: BTreeMap::new(),
             changelog: Changelog::default(),
             ack_interval: Duration::from_secs(5),
+            sync: None,
             keep_changes: None,
             subscriber_rows: 1_000_000,
             durability: Durability::default(),

@@ -5,7 +5,7 @@
 //! cursor in the same transaction.
 //!
 //! ```no_run
-//! use redtail::{Config, Replica, Replicator, Source, Value};
+//! use redtail::{Config, Replica, Replicator, Source};
 //!
 //! # async fn embed() -> redtail::Result<()> {
 //! let config = Config::default();
@@ -13,7 +13,7 @@
 //! let replica = Replica::open("cache.redb", &config)?;
 //! let replicator = Replicator::new(source, replica.clone(), config);
 //! replicator.sync_once().await?;
-//! let row = replica.snapshot()?.get("episodes", &[Value::Text(b"e1".to_vec())])?;
+//! let row = replica.snapshot()?.get("episodes", "e1")?;
 //! # Ok(())
 //! # }
 //! ```
@@ -47,19 +47,26 @@ mod window;
 mod work;
 
 pub use capture::consumers::Consumer;
-pub use config::{Changelog, Config, Durability, KeepChanges, KeepLatest, OnDivergence, TableConfig, Wants};
+pub use config::{
+    Changelog, Config, Durability, KeepChanges, KeepLatest, Occasions, OnDivergence, TableConfig, Wants,
+};
 pub use cursor::{LogId, Nonce, Position};
 pub use error::{Error, Kind, Result};
 pub use lookup::{Key, KeyRange};
 pub use progress::{Progress, State};
 pub use replica::{
-    Change, ColumnRef, Compacted, Difference, Index, KeptChanges, MovedAside, Op, Replica, Row, Scan,
-    Snapshot, Space, TableInfo, Window,
+    Change, ColumnRef, Compacted, Difference, Index, KeptChanges, MovedAside, Op, Orphan, Orphans, Replica,
+    Row, Scan, Snapshot, Space, TableInfo, Window,
 };
 pub use replicator::{Changes, Rebuilt, Replicator, Verified, Wait};
 pub use schema::{Column, Table, is_numeric};
-pub use source::{Installed, Look, Skipped, Source};
+pub use source::{Installed, Look, Reference, Skipped, Source};
 #[cfg(feature = "remote")]
 pub use source::{Token, Traffic};
 pub use value::{Value, ValueRef};
+
+/// The programs in the documents are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
 pub use work::{Retries, Work};

@@ -7,6 +7,7 @@
 //! and a new pair starts from the replica's cursor.
 
 mod changes;
+mod occasions;
 mod rebuild;
 mod wait;
 
@@ -28,7 +29,7 @@ use crate::window::Goal;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 
 /// Sessions that a replica remembers which never acknowledged.
 const SESSIONS: usize = 64;
@@ -47,6 +48,8 @@ pub struct Replicator {
     asked: Mutex<mpsc::Receiver<Ask>>,
     /// What this process acknowledges with.
     session: OnceLock<Nonce>,
+    /// Somebody wants the replica to be brought up to date now.
+    by_hand: Notify,
 }
 
 /// What a running replicator is asked for: it has the source and the replica's only writer.
@@ -131,7 +134,16 @@ impl Replicator {
         let looks = source.address().longest_pause(&config);
         let progress = Arc::new(watch::Sender::new(Progress::looking_every(looks)));
         let (asks, asked) = mpsc::channel(1);
-        Self { source, replica, config, progress, asks, asked: Mutex::new(asked), session: OnceLock::new() }
+        Self {
+            source,
+            replica,
+            config,
+            progress,
+            asks,
+            asked: Mutex::new(asked),
+            session: OnceLock::new(),
+            by_hand: Notify::new(),
+        }
     }
 
     /// The replica, to read from while this runs.
@@ -159,7 +171,8 @@ impl Replicator {
         self.progress.subscribe()
     }
 
-    /// Follows the source until `shutdown` is ready; then finishes the window at hand and returns.
+    /// Follows the source until `shutdown` is ready; then finishes the window at hand and returns. With
+    /// [`Config::sync`] it catches up on these occasions instead.
     ///
     /// A failure that may pass is waited for without end; any other is returned.
     ///
@@ -168,8 +181,9 @@ impl Replicator {
     pub async fn run(&self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut asked = self.asked.lock().await;
+        let mut turns = occasions::Turns::new();
         loop {
-            let (goal, reply) = match self.attempt(Goal::Follow, shutdown.as_mut(), &mut asked).await? {
+            let (goal, reply) = match self.turn(&mut turns, shutdown.as_mut(), &mut asked).await? {
                 Ended::Asked(Ask::Verify(goal, reply)) => (goal, reply),
                 Ended::Asked(Ask::Compact(reply)) => {
                     let _ = reply.send(self.compacted().await);
@@ -191,11 +205,18 @@ impl Replicator {
         }
     }
 
-    /// Brings the replica up to the source's head as it is now, every table whole, and returns.
+    /// Brings the replica up to the source's head as it is now, every table whole, and returns. Where this is
+    /// running, the running one does it.
     ///
     /// # Errors
     /// As [`Replicator::run`].
     pub async fn sync_once(&self) -> Result<Position> {
+        if self.asked.try_lock().is_err()
+            && let Some(head) = self.source.head().await?
+        {
+            self.by_hand.notify_one();
+            return self.wait_for(head).await;
+        }
         self.until_done(Goal::CatchUp).await?;
         let reached = self.progress.borrow().position;
         reached.ok_or_else(|| Error::new(Kind::Source, "source: ended before its first window"))

@@ -16,6 +16,7 @@ mod health;
 mod history;
 mod index;
 mod open;
+mod orphans;
 mod place;
 mod range;
 mod reconcile;
@@ -32,6 +33,7 @@ pub(crate) use changes::{Part, Place, Subscription};
 pub use damage::MovedAside;
 pub(crate) use health::Condition;
 pub(crate) use history::Told;
+pub use orphans::{Orphan, Orphans};
 pub use row::{ColumnRef, Row};
 pub use scan::{Index, Scan, Snapshot, TableInfo};
 

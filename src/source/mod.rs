@@ -12,6 +12,7 @@ mod owned;
 mod place;
 mod query;
 mod read;
+mod references;
 #[cfg(feature = "remote")]
 mod remote;
 pub(crate) mod retry;
@@ -23,6 +24,7 @@ mod wake;
 pub use crate::capture::describe::Skipped;
 use crate::capture::describe::describe;
 pub(crate) use address::Address;
+pub use references::Reference;
 #[cfg(feature = "remote")]
 pub use remote::{Token, Traffic};
 

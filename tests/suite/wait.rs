@@ -4,7 +4,7 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use redtail::{Config, Kind, Position, Replica, Replicator, Source, Value};
+use redtail::{Config, Kind, Occasions, Position, Replica, Replicator, Source, Value};
 use tempfile::TempDir;
 
 use crate::support::oracle::Oracle;
@@ -207,5 +207,94 @@ fn a_wait_that_was_given_up_is_let_go_by_the_running_one() {
     waiting.kill().unwrap();
     waiting.wait().unwrap();
     poll(|| (files(&run) <= before).then_some(())).expect("its connection is closed");
+    run.stop();
+}
+
+#[test]
+fn on_occasions_the_replica_is_brought_up_to_date_at_the_start_by_the_clock_and_by_hand() {
+    let folder = TempDir::new().unwrap();
+    let db = folder.path().join("source.db");
+    application(&db, SHOP);
+    let following = |occasions: Occasions| {
+        let config = Config { sync: Some(occasions), ..Config::default() };
+        let source = Source::open(&db.display().to_string(), &config).unwrap();
+        let replica = Replica::open(folder.path().join("replica.redb"), &config).unwrap();
+        Arc::new(Replicator::new(source, replica, config))
+    };
+    let write = || {
+        std::thread::scope(|s| {
+            s.spawn(|| application(&db, &["INSERT INTO parts(name) VALUES ('n')"])).join().unwrap();
+        });
+    };
+    let soon = Duration::from_secs(30);
+    let by_hand = Occasions::default();
+    let clock = Occasions { every: Some(Duration::from_millis(40)), ..by_hand };
+    let stale = Occasions { on_start: false, stale_after: Some(Duration::from_millis(40)), ..by_hand };
+    block_on(async {
+        for occasions in [by_hand, clock, stale] {
+            let replicator = following(occasions);
+            let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+            let running = tokio::spawn({
+                let replicator = Arc::clone(&replicator);
+                async move { replicator.run(async { drop(stopped.await) }).await }
+            });
+            // At the start, or when the first limit has passed.
+            let mut progress = replicator.progress();
+            tokio::time::timeout(soon, progress.wait_for(|p| p.consistent)).await.unwrap().unwrap();
+            write();
+            let head = replicator.source().head().await.unwrap().unwrap();
+            if occasions == by_hand {
+                assert!(
+                    replicator.wait_for(head).at_most(Duration::from_millis(300)).await.is_err(),
+                    "nobody asked"
+                );
+                assert!(replicator.sync_once().await.unwrap().seq >= head.seq);
+            }
+            replicator.wait_for(head).at_most(soon).await.unwrap();
+            // What is asked for meanwhile is done between two occasions.
+            assert_eq!(replicator.verify(&[], false).await.unwrap().count, 0);
+            stop.send(()).unwrap();
+            running.await.unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
+fn rows_whose_foreign_keys_lead_nowhere_are_named() {
+    let folder = TempDir::new().unwrap();
+    let redtail = Redtail::new(folder.path());
+    application(
+        &redtail.path("source.db"),
+        &[
+            "PRAGMA foreign_keys = OFF",
+            "CREATE TABLE episodes(id TEXT PRIMARY KEY, code UNIQUE)",
+            "CREATE TABLE embeddings(episode TEXT REFERENCES episodes, model TEXT, PRIMARY KEY(episode, model))",
+            "CREATE TABLE notes(id INTEGER PRIMARY KEY, code REFERENCES episodes(code), other REFERENCES nowhere)",
+            "INSERT INTO episodes VALUES ('e1', 1), ('e2', 2)",
+            "PRAGMA foreign_keys = OFF; INSERT INTO embeddings VALUES ('e1', 'm'), ('e3', 'm'), (NULL, 'm')",
+            "PRAGMA foreign_keys = OFF; INSERT INTO notes VALUES (1, 2, NULL), (2, 3, NULL)",
+        ],
+    );
+    std::fs::write(redtail.path("redtail.toml"), "[tables.episodes]\nindex = [[\"code\"]]\n").unwrap();
+    redtail.sync("source.db", "replica.redb");
+    let check = || redtail.run(&["verify", "--references", "-s", "source.db", "-r", "replica.redb"]);
+    let alone = check();
+    assert_eq!(
+        alone.stdout,
+        "table embeddings, key [\"e3\",\"m\"]: (episode) names no row of episodes\n\
+         table notes, key [2]: (code) names no row of episodes\n\
+         table notes: (other) was not checked: nowhere is not replicated\n\
+         2 orphans in 5 rows\n"
+    );
+    assert_eq!(alone.code, Some(1));
+    let mut run = redtail.spawn_run("source.db", "replica.redb");
+    run.caught_up();
+    assert_eq!(check().stdout, alone.stdout, "beside a running one");
+    application(
+        &redtail.path("source.db"),
+        &["PRAGMA foreign_keys = OFF; DELETE FROM embeddings WHERE episode = 'e3'; DELETE FROM notes"],
+    );
+    let none = check();
+    assert_eq!((none.code, none.stdout.lines().last()), (Some(0), Some("0 orphans in 2 rows")), "{none:?}");
     run.stop();
 }

@@ -91,6 +91,9 @@ pub enum Command {
         /// Mend the differences
         #[arg(long)]
         repair: bool,
+        /// Look for rows whose foreign keys lead nowhere in the replica, instead
+        #[arg(long, conflicts_with_all = ["repair", "tables"])]
+        references: bool,
         /// As JSON lines
         #[arg(long)]
         json: bool,

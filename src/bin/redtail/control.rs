@@ -5,8 +5,8 @@
 //! to say on stderr, if anything. A line `h` says only that the answer is still being waited for.
 
 use crate::status::Seen;
-use crate::{Exit, changes, code_of, compact, failure, read, rebuild, status, verify, wait};
-use redtail::{Error, Replica, Replicator, Result};
+use crate::{Exit, changes, code_of, compact, failure, read, rebuild, references, status, verify, wait};
+use redtail::{Error, Kind, Replica, Replicator, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
@@ -54,6 +54,9 @@ pub enum Request {
         tables: Vec<String>,
         json: bool,
     },
+    References {
+        json: bool,
+    },
     /// From now on, where no position is given.
     Changes {
         from: Option<String>,
@@ -85,12 +88,20 @@ pub fn answer(request: Request, replica: &Replica, live: Option<&Replicator>, ou
             };
             compact::write(done?, json, out)
         }
+        (Request::References { json }, Some(live)) => {
+            let found = tokio::runtime::Handle::current().block_on(references::at_head(live))?;
+            references::write(&found, json, out)
+        }
         (Request::Rebuild { tables, json }, Some(live)) => {
             let rebuilt = tokio::runtime::Handle::current().block_on(live.rebuild(&tables))?;
             rebuild::write(&rebuilt, json, out)
         }
         (
-            Request::Verify { .. } | Request::Rebuild { .. } | Request::Wait { .. } | Request::Changes { .. },
+            Request::Verify { .. }
+            | Request::Rebuild { .. }
+            | Request::References { .. }
+            | Request::Wait { .. }
+            | Request::Changes { .. },
             _,
         ) => Err(Error::usage("this needs a running redtail, or the source; give -s SOURCE")),
     }
@@ -98,18 +109,49 @@ pub fn answer(request: Request, replica: &Replica, live: Option<&Replicator>, ou
 
 /// Lets a running `run` answer if there is one, else opens the replica.
 pub async fn ask(replica: &Path, request: Request, config: &redtail::Config) -> Exit {
-    if let Some(stream) = connect(replica) {
+    let opened = if connect(replica).is_some() { None } else { opened_to_read(replica, config).await? };
+    let Some(replica) = opened else {
+        let stream = connect(replica).ok_or_else(ended)?;
         return tokio::task::spawn_blocking(move || relay(stream, &request))
             .await
             .map_err(|e| failure(&e.into()))?;
-    }
-    let replica = Replica::open_to_read(replica, config)?;
+    };
     let work = move || {
         let mut out = BufWriter::new(io::stdout().lock());
         let code = answer(request, &replica, None, &mut out)?;
         out.flush().map(|()| code).map_err(|e| failure(&e))
     };
     tokio::task::spawn_blocking(work).await.map_err(|e| failure(&e.into()))?
+}
+
+/// How long a file is waited for that somebody holds who does not answer: he is reading it, or just starting.
+const HELD: Duration = Duration::from_secs(2);
+const HELD_AGAIN: Duration = Duration::from_millis(10);
+
+/// Opens a replica. A command that reads it holds it for a moment, and that must not keep another from starting.
+pub async fn patiently<T>(replica: &Path, open: impl Fn() -> Result<T>) -> Result<T> {
+    let begun = std::time::Instant::now();
+    loop {
+        match open() {
+            Err(e) if e.kind() == Kind::Locked && begun.elapsed() < HELD && connect(replica).is_none() => {
+                tokio::time::sleep(HELD_AGAIN).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// A replica that nobody holds; `None` if somebody does who answers.
+pub async fn opened_to_read(path: &Path, config: &redtail::Config) -> Result<Option<Replica>> {
+    match patiently(path, || Replica::open_to_read(path, config)).await {
+        Err(e) if e.kind() == Kind::Locked && connect(path).is_some() => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// What to say when whoever held it has gone meanwhile.
+pub fn ended() -> Error {
+    Error::new(Kind::Io, "the running redtail has just ended; try again")
 }
 
 /// The socket of whoever holds this replica; `None` if nobody answers.

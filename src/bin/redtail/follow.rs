@@ -21,7 +21,7 @@ async fn open(settings: &Settings, patient: bool) -> Result<Arc<Replicator>> {
             tracing::warn!("{e}; the replica is served as it is");
             return Ok(Arc::new(Replicator::new(
                 source,
-                Replica::open(path, &settings.config)?,
+                control::patiently(path, || Replica::open(path, &settings.config)).await?,
                 settings.config.clone(),
             )));
         }
@@ -29,7 +29,7 @@ async fn open(settings: &Settings, patient: bool) -> Result<Arc<Replicator>> {
     };
     if path.exists() {
         // A replica of another source is refused before it is opened to be written.
-        match Replica::open_to_read(path, &settings.config) {
+        match control::patiently(path, || Replica::open_to_read(path, &settings.config)).await {
             Ok(replica) => source.recognise(&replica).await?,
             // It cannot say what it follows; it is moved aside and made again.
             Err(e) if e.kind() == Kind::Damaged => {}
@@ -45,7 +45,7 @@ async fn open(settings: &Settings, patient: bool) -> Result<Arc<Replicator>> {
             done => drop(done?),
         }
     }
-    let replica = Replica::open(path, &settings.config)?;
+    let replica = control::patiently(path, || Replica::open(path, &settings.config)).await?;
     Ok(Arc::new(Replicator::new(source, replica, settings.config.clone())))
 }
 

@@ -19,6 +19,7 @@ mod messages;
 mod progress;
 mod read;
 mod rebuild;
+mod references;
 mod settings;
 mod status;
 mod verify;
@@ -92,7 +93,8 @@ async fn dispatch(args: Args) -> Exit {
         Command::Run(_) => follow::run(&settings).await,
         Command::Sync => follow::sync(&settings).await,
         Command::Status { json } => status::status(&settings, json).await,
-        Command::Verify { tables, repair, json } => verify::verify(&settings, tables, repair, json).await,
+        Command::Verify { references: true, json, .. } => references::references(&settings, json).await,
+        Command::Verify { tables, repair, json, .. } => verify::verify(&settings, tables, repair, json).await,
         Command::Get { table, key, typed } => read::get(&settings, table, key, typed).await,
         Command::Scan { table, typed } => read::scan(&settings, table, typed).await,
         Command::Dump { typed } => read::dump(&settings, typed).await,

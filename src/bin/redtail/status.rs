@@ -1,6 +1,6 @@
 //! `status`: where a replica stands, from the running `run` or from the file.
 
-use crate::control::{Request, connect, relay};
+use crate::control::{Request, connect, ended, opened_to_read, relay};
 use crate::settings::Settings;
 use crate::{Exit, endpoint, failure, messages};
 use redtail::{Progress, Replica, Replicator, Source, Work};
@@ -59,13 +59,14 @@ pub async fn status(settings: &Settings, json: bool) -> Exit {
     } else {
         None
     };
-    if let Some(stream) = connect(path) {
+    let opened = if connect(path).is_some() { None } else { opened_to_read(path, &settings.config).await? };
+    let Some(replica) = opened else {
         let request = Request::Status { seen, json };
+        let stream = connect(path).ok_or_else(ended)?;
         return tokio::task::spawn_blocking(move || relay(stream, &request))
             .await
             .map_err(|e| failure(&e.into()))?;
-    }
-    let replica = Replica::open_to_read(path, &settings.config)?;
+    };
     write(&replica, None, seen.as_ref(), json, &mut io::stdout().lock())
 }
 

@@ -18,7 +18,7 @@ macro_rules! key {
     };
 }
 
-pub(super) const KEYS: [Key; 31] = [
+pub(super) const KEYS: [Key; 32] = [
     key!("source", |s, v| text(v).map(|t| s.source = Some(t.to_owned())), |s| s
         .source
         .clone()
@@ -30,6 +30,9 @@ pub(super) const KEYS: [Key; 31] = [
     key!("durability", |s, v| values::durability(v).map(|d| s.config.durability = d), |s| Some(
         values::durability_shown(s.config.durability)
     )),
+    key!("sync", |s, v| values::occasions(v).map(|o| s.config.sync = o), |s| Some(values::occasions_shown(
+        s.config.sync
+    ))),
     key!("keep_changes", |s, v| values::keep_changes(v).map(|k| s.config.keep_changes = Some(k)), |s| s
         .config
         .keep_changes

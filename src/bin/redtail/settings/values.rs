@@ -1,6 +1,6 @@
 //! Values of keys: how they are taken, what is said when one is wrong, and how they are shown.
 
-use redtail::{Durability, KeepChanges, OnDivergence};
+use redtail::{Durability, KeepChanges, Occasions, OnDivergence};
 use std::time::Duration;
 use toml::{Table, Value};
 
@@ -53,6 +53,31 @@ pub(super) fn durability_shown(durability: Durability) -> Value {
             Value::Table(Table::from_iter([("interval_ms".to_owned(), Value::Integer(ms))]))
         }
     }
+}
+
+pub(super) fn occasions(v: &Value) -> Taken<Option<Occasions>> {
+    let want = "\"follow\" or { on_start = true, every = \"5m\", stale_after = \"1h\" } is wanted";
+    if v.as_str() == Some("follow") {
+        return Ok(None);
+    }
+    let mut occasions = Occasions::default();
+    for (key, value) in v.as_table().ok_or(want)? {
+        match key.as_str() {
+            "on_start" => occasions.on_start = value.as_bool().ok_or(want)?,
+            "every" => occasions.every = Some(duration(value).map_err(|_| want)?),
+            "stale_after" => occasions.stale_after = Some(duration(value).map_err(|_| want)?),
+            _ => return Err(want),
+        }
+    }
+    Ok(Some(occasions))
+}
+
+pub(super) fn occasions_shown(occasions: Option<Occasions>) -> Value {
+    let Some(occasions) = occasions else { return Value::String("follow".to_owned()) };
+    let mut table = Table::from_iter([("on_start".to_owned(), Value::Boolean(occasions.on_start))]);
+    table.extend(occasions.every.map(|t| ("every".to_owned(), time(t))));
+    table.extend(occasions.stale_after.map(|t| ("stale_after".to_owned(), time(t))));
+    Value::Table(table)
 }
 
 pub(super) fn keep_changes(v: &Value) -> Taken<KeepChanges> {
