@@ -211,7 +211,7 @@ mod tests {
         let expected = [Part::Text("SELECT seq,"), Part::List(terms.to_vec()), Part::Text(" FROM t")];
         assert_eq!(parts(&query), expected);
         assert_eq!(as_columns("SELECT 1"), "SELECT 1");
-        assert_eq!(as_plain(&query), format!("SELECT seq,{odd},k0 FROM t"));
+        assert_eq!(as_plain(&query), format!("SELECT seq,{odd},k0,_t.rowid FROM t"));
         let columns = as_columns(&query).into_owned();
         assert_eq!(columns.matches("THEN CAST(").count(), 2, "{columns}");
         assert!(columns.contains(",_t.rowid,2|((typeof("), "{columns}");
