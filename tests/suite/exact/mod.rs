@@ -132,7 +132,7 @@ fn work(test: &str, shared: &Shared, number: usize) -> Work {
         if at >= shared.cases {
             break;
         }
-        if at > 0 && at.is_multiple_of(10_000) {
+        if at > 0 && at.is_multiple_of(1_000) && shared.cases > CASES {
             note(&format!("{test}: {at} cases"));
         }
         let seed = shared.seed.wrapping_add(at);
