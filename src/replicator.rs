@@ -27,7 +27,7 @@ use crate::source::local::{self, Observer, Windows};
 use crate::source::retry::Retry;
 use crate::window::Goal;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 
@@ -42,7 +42,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 pub struct Replicator {
     source: Source,
     replica: Replica,
-    config: Config,
+    config: RwLock<Arc<Config>>,
     progress: Arc<watch::Sender<Progress>>,
     asks: mpsc::Sender<Ask>,
     asked: Mutex<mpsc::Receiver<Ask>>,
@@ -60,6 +60,8 @@ enum Ask {
     Compact(oneshot::Sender<Result<Compacted>>),
     /// To reconcile these tables from their start; answered when that has begun.
     Rebuild(Vec<String>, oneshot::Sender<Result<Vec<String>>>),
+    /// To go on with other settings.
+    Reload(Box<Config>, oneshot::Sender<()>),
 }
 
 /// What a comparison of replica and source found.
@@ -134,6 +136,7 @@ impl Replicator {
         let looks = source.address().longest_pause(&config);
         let progress = Arc::new(watch::Sender::new(Progress::looking_every(looks)));
         let (asks, asked) = mpsc::channel(1);
+        let config = RwLock::new(Arc::new(config));
         Self {
             source,
             replica,
@@ -193,6 +196,11 @@ impl Replicator {
                     let _ = reply.send(self.marked(&tables).await);
                     continue;
                 }
+                Ended::Asked(Ask::Reload(config, reply)) => {
+                    self.set_config(*config);
+                    let _ = reply.send(());
+                    continue;
+                }
                 Ended::Stopped | Ended::Done(_) => return Ok(()),
             };
             let (_none, mut nobody) = mpsc::channel(1);
@@ -248,6 +256,30 @@ impl Replicator {
         let (reply, replied) = oneshot::channel();
         self.asks.send(Ask::Compact(reply)).await.map_err(|_| Error::stopped())?;
         replied.await.map_err(|_| Error::stopped())?
+    }
+
+    /// Goes on with other settings, from the next window on if this is running: which tables are replicated and
+    /// what of them, and every limit of following. Source and replica stay; [`Source::check`] of a source with the
+    /// new settings tells beforehand whether they fit.
+    ///
+    /// # Errors
+    /// `Stopped` if it ends meanwhile.
+    pub async fn reload(&self, config: Config) -> Result<()> {
+        if self.asked.try_lock().is_ok() {
+            self.set_config(config);
+            return Ok(());
+        }
+        let (reply, replied) = oneshot::channel();
+        self.asks.send(Ask::Reload(Box::new(config), reply)).await.map_err(|_| Error::stopped())?;
+        replied.await.map_err(|_| Error::stopped())
+    }
+
+    fn set_config(&self, config: Config) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn compacted(&self) -> Result<Compacted> {
@@ -325,7 +357,8 @@ impl Replicator {
                 self.progress.send_modify(|p| p.work.retries.count(Kind::Stopped));
                 continue;
             }
-            let error = if goal == Goal::Follow { self.unless_away(error) } else { error };
+            let lasting = matches!(goal, Goal::Follow | Goal::CatchUp);
+            let error = if lasting { self.unless_away(error) } else { error };
             if !error.is_transient() {
                 return Err(error);
             }
@@ -410,7 +443,7 @@ impl Replicator {
         if stored.as_ref() != Some(&(id, sessions.clone())) {
             self.replica.set_consumer(id, &sessions)?;
         }
-        let wants = self.config.wants.clone();
+        let wants = self.config().wants.clone();
         Ok(Enrolled { claim: Claim { id, sessions, seq: 0, wants }, known })
     }
 
@@ -492,14 +525,12 @@ impl Replicator {
 
     /// Starts both threads, from what the replica has durably.
     fn begin(&self, goal: Goal, enrolled: &Enrolled, apart: bool) -> Result<Session> {
-        let start = self.replica.start()?;
+        let (start, mut config) = (self.replica.start()?, Config::clone(&self.config()));
         self.progress.send_modify(|p| p.resumed(&start));
         let acknowledging = Acknowledging::new(enrolled.claim.clone(), enrolled.known.as_ref());
-        let mut writer = Writer::new(&self.replica, self.config.durability)?
-            .recording(&self.config)
-            .indexed(&self.config)?;
+        let mut writer =
+            Writer::new(&self.replica, config.durability)?.recording(&config).indexed(&config)?;
         let watch = Watch(Arc::clone(&self.progress));
-        let mut config = self.config.clone();
         if apart {
             config.max_transaction = Duration::ZERO;
         }

@@ -159,7 +159,8 @@ impl Replicator {
     }
 
     fn part(&self) -> Part {
-        Part { rows: self.config.chunk_rows.max(1), bytes: self.config.chunk_bytes.max(1) }
+        let config = self.config();
+        Part { rows: config.chunk_rows.max(1), bytes: config.chunk_bytes.max(1) }
     }
 }
 

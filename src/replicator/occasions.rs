@@ -30,7 +30,7 @@ impl Replicator {
         mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
         asked: &mut mpsc::Receiver<Ask>,
     ) -> Result<Ended> {
-        let Some(occasions) = self.config.sync else {
+        let Some(occasions) = self.config().sync else {
             return self.attempt(Goal::Follow, shutdown, asked).await;
         };
         loop {

@@ -104,6 +104,40 @@ impl Source {
         &self.known
     }
 
+    /// Reads a server's token from its file again, as is done anyway when the server refuses the one in use. Nothing
+    /// where there is no such file.
+    ///
+    /// # Errors
+    /// `Usage` if the file cannot be read or holds no token: the one before stays.
+    #[cfg(feature = "remote")]
+    pub fn read_token(&self) -> Result<()> {
+        match &self.address {
+            Address::File(_) => Ok(()),
+            Address::Server(server) => server.read_token(),
+        }
+    }
+
+    /// About how many rows these tables have together, by their largest rowids: cheap, too large where many rows
+    /// were deleted, and `None` where a table has no rowid.
+    ///
+    /// # Errors
+    /// As [`Source::head`].
+    pub async fn about_rows(&self, tables: &[String]) -> Result<Option<u64>> {
+        let names = tables.to_vec();
+        self.with(move |sql| {
+            let mut sum = Some(0_u64);
+            for name in names {
+                let query = format!("SELECT max(rowid) FROM {}", sql::quote(&name));
+                // A table without rowids is no failure of anybody.
+                let rows =
+                    sql.integer(&query, &[]).ok().and_then(|most| u64::try_from(most.unwrap_or(0)).ok());
+                sum = sum.zip(rows).and_then(|(sum, rows)| sum.checked_add(rows));
+            }
+            Ok(sum)
+        })
+        .await
+    }
+
     /// What following a server has cost so far; `None` for a file.
     #[cfg(feature = "remote")]
     #[must_use]

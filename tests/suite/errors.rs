@@ -53,6 +53,17 @@ const WRONG: &[Wrong] = &[
     Wrong { what: "wait for a time that is none", args: &["wait", "--timeout", "soon", "-r", "replica.redb"], code: 2, says: &["soon", "500ms or 30s"] },
     Wrong { what: "rebuild of an unknown table", args: &["rebuild", "itms", "-s", "source.db", "-r", "replica.redb"], code: 2, says: &["itms", "items"] },
     Wrong { what: "rebuild of a missing replica", args: &["rebuild", "-s", "source.db", "-r", "missing.redb"], code: 2, says: &["missing.redb"] },
+    // The endpoint.
+    Wrong { what: "listening nowhere", args: &["run", "-s", "source.db", "-r", "replica.redb", "--listen", "9187"], code: 2, says: &["listen \"9187\"", "127.0.0.1:9187"] },
+    Wrong { what: "listening for everybody", args: &["run", "-s", "source.db", "-r", "replica.redb", "--listen", "0.0.0.0:0"], code: 2, says: &["listen 0.0.0.0:0: other machines could read every row there", "--listen-anywhere"] },
+    Wrong { what: "listening for everybody without a token", args: &["run", "-s", "source.db", "-r", "replica.redb", "--listen", "[::]:0", "--listen-anywhere"], code: 2, says: &["listen [::]:0", "--listen-token-file"] },
+    Wrong { what: "listening at a file", args: &["run", "-s", "source.db", "-r", "replica.redb", "--listen", "./text.db"], code: 2, says: &["./text.db", "no socket"] },
+    Wrong { what: "a socket in a missing folder", args: &["run", "-s", "source.db", "-r", "replica.redb", "--listen", "no/such/sock"], code: 2, says: &["no/such/sock"] },
+    Wrong { what: "a missing token file", args: &["run", "-s", "source.db", "-r", "replica.redb", "--listen", "localhost:0", "--listen-token-file", "missing"], code: 2, says: &["token file missing", "no such file"] },
+    Wrong { what: "a token file that holds none", args: &["run", "-s", "source.db", "-r", "replica.redb", "--listen", "localhost:0", "--listen-token-file", "text.db"], code: 2, says: &["token file text.db", "one token"] },
+    Wrong { what: "watching a missing replica", args: &["status", "--watch", "-r", "missing.redb"], code: 2, says: &["missing.redb", "no such file"] },
+    Wrong { what: "completions for no shell", args: &["completions", "bsh"], code: 2, says: &["bsh", "bash"] },
+    Wrong { what: "messages in no format", args: &["status", "-r", "replica.redb", "--log-format", "xml"], code: 2, says: &["xml", "text, json"] },
     // Flags and configuration.
     Wrong { what: "an unknown flag", args: &["sync", "--sorce", "source.db", "-r", "replica.redb"], code: 2, says: &["--sorce"] },
     Wrong { what: "an unknown command", args: &["snyc", "-s", "source.db", "-r", "replica.redb"], code: 2, says: &["snyc", "sync"] },
@@ -61,6 +72,7 @@ const WRONG: &[Wrong] = &[
     Wrong { what: "init without a source", args: &["init"], code: 2, says: &["--source"] },
     Wrong { what: "dump without a replica", args: &["dump"], code: 2, says: &["--replica"] },
     Wrong { what: "an unknown key in the configuration", args: &["sync", "--config", "unknown.toml", "-s", "source.db", "-r", "replica.redb"], code: 2, says: &["unknown.toml", "durabilty", "durability"] },
+    Wrong { what: "a wrong value in the configuration", args: &["sync", "--config", "wrong.toml", "-s", "source.db", "-r", "replica.redb"], code: 2, says: &["wrong.toml", "ready_lag", "a time is wanted"] },
     Wrong { what: "a configuration that is not TOML", args: &["sync", "--config", "text.db", "-s", "source.db", "-r", "replica.redb"], code: 2, says: &["text.db"] },
     Wrong { what: "a missing configuration", args: &["sync", "--config", "missing.toml", "-s", "source.db", "-r", "replica.redb"], code: 2, says: &["missing.toml"] },
 ];
@@ -200,6 +212,7 @@ fn prepared() -> TempDir {
     fs::write(redtail.path("text.db"), &text).unwrap();
     fs::write(redtail.path("text.redb"), &text).unwrap();
     fs::write(redtail.path("unknown.toml"), "durabilty = \"every-window\"\n").unwrap();
+    fs::write(redtail.path("wrong.toml"), "ready_lag = 30\n").unwrap();
     fs::create_dir(redtail.path("folder")).unwrap();
     folder
 }

@@ -19,7 +19,7 @@ macro_rules! advice {
     };
 }
 
-/// The more particular ones first.
+/// The more particular ones first; docs/operations.md says the same at more length.
 const ADVICE: &[Advice] = &[
     advice!("refuses the token" => "it expired, or was exchanged", "put the new one into the token file"),
     advice!("diverged from the replica", "every table is reconciled" =>
@@ -53,3 +53,32 @@ const ADVICE: &[Advice] = &[
     advice!("there is no such table in the source" => "the configuration names a table that is not there", "mend the name, or make the table"),
     advice!("trying again" => "the source is busy or out of reach", "nothing, unless it lasts: look whether the source is there"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// All of src but this file.
+    fn code(folder: &Path) -> String {
+        let mut text = String::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                text += &code(&path);
+            } else if !path.ends_with("advice.rs") {
+                text += &std::fs::read_to_string(path).unwrap_or_default();
+            }
+        }
+        text
+    }
+
+    #[test]
+    fn whatever_advice_is_given_on_is_said_somewhere() {
+        let code = code(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        for part in ADVICE.iter().flat_map(|a| a.says) {
+            assert!(code.contains(part), "{part:?} is nowhere in src");
+        }
+        assert!(on("source x: busy; trying again in 5 ms").is_some() && on("all is well").is_none());
+    }
+}

@@ -7,9 +7,12 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed at work, or rows differ, or there is no such row; 2 wrong input; 130 told twice to \
+end.";
+
 /// Follows a libSQL database into an embedded redb file: exactly, and resumed after any crash.
-#[derive(Parser, Debug)]
-#[command(name = "redtail", version, max_term_width = 100)]
+#[derive(Parser, Clone, Debug)]
+#[command(name = "redtail", version, max_term_width = 100, after_help = EXIT_CODES)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
@@ -44,7 +47,7 @@ pub struct Args {
 }
 
 /// The endpoint of `run`.
-#[derive(clap::Args, Debug, Default)]
+#[derive(clap::Args, Clone, Debug, Default)]
 pub struct Listen {
     /// Serve a page, /metrics, /status and rows over HTTP: HOST:PORT, or the path of a Unix socket
     #[arg(long = "listen", value_name = "ADDR|PATH", env = "REDTAIL_LISTEN")]
@@ -53,11 +56,16 @@ pub struct Listen {
     #[arg(long = "listen-anywhere")]
     pub anywhere: bool,
     /// A file with the token that who reads there must give
-    #[arg(long = "listen-token-file", value_name = "FILE", env = "REDTAIL_LISTEN_TOKEN_FILE")]
+    #[arg(
+        id = "listen_token_file",
+        long = "listen-token-file",
+        value_name = "FILE",
+        env = "REDTAIL_LISTEN_TOKEN_FILE"
+    )]
     pub token_file: Option<PathBuf>,
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// Show the whole thing: make a database, write to it, follow it, verify
     Demo {
@@ -83,6 +91,9 @@ pub enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+        /// Every second, until interrupted
+        #[arg(short, long)]
+        watch: bool,
     },
     /// Compare source and replica in one snapshot; exit 1 if they differ
     Verify {
@@ -165,12 +176,20 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Print completions for a shell
+    Completions { shell: clap_complete::Shell },
+    /// Print the manual page, or write those of all commands
+    Man {
+        /// Write redtail.1, redtail-run.1 and so on there
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
 }
 
-#[derive(Subcommand, Debug)]
+#[derive(Subcommand, Clone, Debug)]
 pub enum Bench {
     /// The first copy of a table, beside reading alone and writing alone
     Copy {
@@ -270,6 +289,12 @@ pub fn parse() -> Result<Args, u8> {
             2
         }
     })
+}
+
+/// The arguments that these words make.
+#[cfg(test)]
+pub fn of(words: &[&str]) -> Args {
+    Args::parse_from([&["redtail"], words].concat())
 }
 
 /// What clap says over several lines, without its usage.

@@ -101,12 +101,22 @@ fn write_window(
     typed: bool,
     out: &mut (impl Write + ?Sized),
 ) -> Result<()> {
+    each_line(window, last, typed, |_, line| writeln!(out, "{line}").map_err(|e| failure(&e)))
+}
+
+/// Gives the line of every change, with the position from which to resume behind it.
+pub fn each_line(
+    window: &Window,
+    last: &mut Option<Position>,
+    typed: bool,
+    mut take: impl FnMut(Option<Position>, Json) -> Result<()>,
+) -> Result<()> {
     let end = window.changes.len();
     for (n, change) in window.changes.iter().enumerate() {
         if window.is_last && n + 1 == end {
             *last = window.resume;
         }
-        writeln!(out, "{}", envelope(window, change, *last, typed)?).map_err(|e| failure(&e))?;
+        take(*last, envelope(window, change, *last, typed)?)?;
     }
     Ok(())
 }

@@ -160,11 +160,15 @@ pub fn connect(replica: &Path) -> Option<UnixStream> {
 }
 
 /// Sends the request and prints what comes back.
-pub fn relay(mut stream: UnixStream, request: &Request) -> Exit {
+pub fn relay(stream: UnixStream, request: &Request) -> Exit {
+    relay_to(stream, request, &mut BufWriter::new(io::stdout().lock()))
+}
+
+/// Sends the request; what comes back as standard output goes to `out`.
+pub fn relay_to(mut stream: UnixStream, request: &Request, out: &mut dyn Write) -> Exit {
     let lost = |e: io::Error| failure(&e);
     let line = serde_json::to_string(request).map_err(|e| failure(&e.into()))?;
     writeln!(stream, "{line}").map_err(lost)?;
-    let mut out = BufWriter::new(io::stdout().lock());
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     loop {

@@ -77,14 +77,31 @@ pub async fn run(settings: &Settings) -> Exit {
     let mut hangups = signal(SignalKind::hangup()).map_err(|e| failure(&e))?;
     let reloads = async {
         while hangups.recv().await.is_some() {
-            if let Some(Err(e)) = endpoint.as_ref().map(endpoint::Served::reload) {
-                tracing::warn!("{e}; the token before stays");
+            match reload(settings, &replicator, endpoint.as_ref()).await {
+                Ok(()) => tracing::info!("settings and tokens were read again"),
+                Err(e) => tracing::warn!("{e}; what was in force before stays"),
             }
         }
     };
     let ended = tokio::select! { ended = replicator.run(stop) => ended, () = reloads => Ok(()) };
     shown.end().await;
     ended.map(|()| 0)
+}
+
+/// Reads the tokens and the settings again; source, replica and address stay what they are.
+async fn reload(
+    before: &Settings,
+    replicator: &Replicator,
+    endpoint: Option<&endpoint::Served>,
+) -> Result<()> {
+    if let Some(endpoint) = endpoint {
+        endpoint.reload()?;
+    }
+    #[cfg(feature = "remote")]
+    replicator.source().read_token()?;
+    let settings = before.again()?;
+    Source::open(before.source()?, &settings.config)?.check().await?;
+    replicator.reload(settings.config).await
 }
 
 pub async fn sync(settings: &Settings) -> Exit {

@@ -16,6 +16,7 @@ mod endpoint;
 mod follow;
 mod json;
 mod messages;
+mod pages;
 mod progress;
 mod read;
 mod rebuild;
@@ -24,6 +25,7 @@ mod settings;
 mod status;
 mod verify;
 mod wait;
+mod watch;
 
 use args::{Args, Command};
 use redtail::{Error, Kind, Replica, Source};
@@ -54,7 +56,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(e) if e.to_string().is_empty() => ExitCode::SUCCESS,
         Err(e) => {
-            let _ = writeln!(io::stderr(), "redtail: {e}");
+            messages::failed(&e);
             ExitCode::from(code_of(&e))
         }
     }
@@ -84,6 +86,11 @@ fn failure(e: &io::Error) -> Error {
 
 async fn dispatch(args: Args) -> Exit {
     messages::start(args.verbose, args.log_format);
+    match &args.command {
+        Command::Completions { shell } => return pages::completions(*shell),
+        Command::Man { dir } => return pages::man(dir.as_deref()),
+        _ => {}
+    }
     let settings = Settings::load(&args)?;
     match args.command {
         Command::Init { dry_run } => init(&settings, dry_run).await,
@@ -92,7 +99,8 @@ async fn dispatch(args: Args) -> Exit {
         Command::Remove { force } => remove(&settings, force).await,
         Command::Run(_) => follow::run(&settings).await,
         Command::Sync => follow::sync(&settings).await,
-        Command::Status { json } => status::status(&settings, json).await,
+        Command::Status { json, watch: true } => watch::watch(&settings, json).await,
+        Command::Status { json, watch: false } => status::status(&settings, json).await,
         Command::Verify { references: true, json, .. } => references::references(&settings, json).await,
         Command::Verify { tables, repair, json, .. } => verify::verify(&settings, tables, repair, json).await,
         Command::Get { table, key, typed } => read::get(&settings, table, key, typed).await,
@@ -105,6 +113,7 @@ async fn dispatch(args: Args) -> Exit {
         Command::Rebuild { tables, json } => rebuild::rebuild(&settings, tables, json).await,
         Command::Compact { json } => compact::compact(&settings, json).await,
         Command::Demo { dir, seconds } => demo::demo(&dir, seconds).await,
+        Command::Completions { .. } | Command::Man { .. } => Ok(0),
         Command::Bench(bench) => bench::bench(&settings, bench).await,
     }
 }

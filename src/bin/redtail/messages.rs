@@ -3,9 +3,8 @@
 use crate::advice;
 use serde_json::{Value as Json, json};
 use std::collections::VecDeque;
-use std::fmt::Write as _;
-use std::io::{self, IsTerminal as _};
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -28,6 +27,9 @@ const KEPT: usize = 20;
 /// The longest one, in bytes.
 const LONGEST: usize = 1000;
 
+/// How messages are written; set once, at the start.
+static FORMAT: OnceLock<Format> = OnceLock::new();
+
 static RECENT: Mutex<Recent> = Mutex::new(Recent { count: 0, kept: VecDeque::new() });
 
 /// The last warnings of this process.
@@ -45,6 +47,7 @@ struct Warning {
 
 /// Sends the library's messages to stderr: warnings, or more with `-v`.
 pub fn start(verbose: u8, format: Format) {
+    let _ = FORMAT.set(format);
     let level = match verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
@@ -61,6 +64,26 @@ pub fn start(verbose: u8, format: Format) {
         .with(shown.with_filter(level))
         .with(Keep.with_filter(LevelFilter::WARN))
         .try_init();
+}
+
+/// One plain line of progress, or an object like the others.
+pub fn say(what: &str, line: &str) {
+    write("INFO", &format!("{what}: {line}"), "");
+}
+
+/// What a command failed of, as its last line.
+pub fn failed(error: &redtail::Error) {
+    write("ERROR", &error.to_string(), "redtail: ");
+}
+
+fn write(level: &str, message: &str, before: &str) {
+    let said = if FORMAT.get() == Some(&Format::Json) {
+        let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        json!({ "timestamp": now, "level": level, "message": message }).to_string()
+    } else {
+        format!("{before}{message}")
+    };
+    let _ = writeln!(io::stderr(), "{said}");
 }
 
 /// How many warnings there were, and the last ones, the newest first, with what to do.
@@ -121,7 +144,7 @@ struct Said(String);
 impl Visit for Said {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         if field.name() == "message" {
-            let _ = write!(self.0, "{value:?}");
+            self.0 = format!("{value:?}");
         }
     }
 }

@@ -216,7 +216,11 @@ fn for_people(said: &Json, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "state       {}", field("state"))?;
     writeln!(out, "position    {}:{}", field("log_id"), field("cursor"))?;
     writeln!(out, "head        {}", field("head"))?;
-    writeln!(out, "lag         {} entries, {} s", field("lag_entries"), field("lag_seconds"))?;
+    let since = said.get("lag_seconds").and_then(Json::as_f64).map(|s| match s {
+        s if s <= 0.0 => ", level".to_owned(),
+        s => format!(", level with the source {s:.1} s ago"),
+    });
+    writeln!(out, "lag         {} entries{}", field("lag_entries"), since.unwrap_or_default())?;
     writeln!(
         out,
         "consistent  {}",

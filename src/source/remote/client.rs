@@ -80,6 +80,11 @@ impl Server {
         self.v2.load(Ordering::Relaxed)
     }
 
+    /// Reads the token's file again.
+    pub fn read_token(&self) -> Result<()> {
+        self.tokens.read_again().map(drop)
+    }
+
     pub fn traffic(&self) -> Traffic {
         Traffic {
             requests: self.requests.load(Ordering::Relaxed),

@@ -1,6 +1,7 @@
 //! The endpoint of `run`: what it answers, whom, and what it refuses.
 
 mod browser;
+mod changes;
 mod metrics;
 mod rows;
 

@@ -6,6 +6,7 @@
 
 mod address;
 mod answer;
+mod events;
 mod history;
 mod metrics;
 mod page;
@@ -16,6 +17,8 @@ mod stall;
 
 pub use address::Address;
 
+use crate::messages;
+use crate::settings::reason;
 use history::History;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -77,6 +80,7 @@ struct Shared {
     looks: Arc<Looks>,
     history: Arc<History>,
     answers: Arc<Semaphore>,
+    subscribers: Arc<Semaphore>,
 }
 
 /// Where this process listens, for `status`.
@@ -162,7 +166,8 @@ fn bind_unix(path: &Path, listen: &str, wrong: &dyn Fn(io::Error) -> Error) -> R
 
 fn read_token(file: &Path) -> Result<String> {
     let shown = file.display();
-    let text = std::fs::read_to_string(file).map_err(|e| Error::usage(format!("token file {shown}: {e}")))?;
+    let text = std::fs::read_to_string(file)
+        .map_err(|e| Error::usage(format!("token file {shown}: {}", reason(&e))))?;
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Error::usage(format!(
@@ -181,7 +186,7 @@ impl Bound {
             Address::Unix(path) => path.display().to_string(),
         };
         metrics::started();
-        tracing::info!("listening at {shown}");
+        messages::say("run", &format!("listening at {shown}"));
         let _ = LISTENING.set(shown);
         let shared = Arc::new(Shared {
             replicator: Arc::downgrade(replicator),
@@ -192,6 +197,7 @@ impl Bound {
             looks: Looks::new(replicator.source().clone()),
             history: History::start(Arc::downgrade(replicator)),
             answers: Arc::new(Semaphore::new(ANSWERS)),
+            subscribers: Arc::new(Semaphore::new(events::SUBSCRIBERS)),
         });
         let serving = Arc::clone(&shared);
         let task = tokio::spawn(async move { listener.serve(&serving).await });

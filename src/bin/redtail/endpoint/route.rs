@@ -2,7 +2,7 @@
 
 use super::answer::{self, Answer, JSON, TEXT, failed, whole, wrong};
 use super::rows::{self, Query};
-use super::{Shared, metrics, page};
+use super::{Shared, events, metrics, page};
 use crate::status;
 use hyper::body::Incoming;
 use hyper::header::{ALLOW, AUTHORIZATION, HOST, HeaderValue, WWW_AUTHENTICATE};
@@ -40,6 +40,10 @@ pub async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer 
             read(replicator, JSON, move |r| status::json(r.replica(), Some(r), seen.as_ref())).await
         }
         ["history"] => whole(StatusCode::OK, JSON, format!("{}\n", shared.history.json())),
+        ["changes"] => {
+            let last_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
+            events::subscribe(replicator, &shared.subscribers, last_id, &query).await
+        }
         ["tables"] => read(replicator, JSON, move |r| rows::tables(r.replica())).await,
         ["tables", table] => {
             let Some(table) = decoded(table) else { return not_found() };
@@ -86,7 +90,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 fn not_found() -> Answer {
     wrong(
         StatusCode::NOT_FOUND,
-        "not found; there are /, /healthz, /readyz, /metrics, /status, /history, /tables, /tables/NAME and /tables/NAME/row",
+        "not found; there are /, /healthz, /readyz, /metrics, /status, /history, /changes, /tables, /tables/NAME and /tables/NAME/row",
     )
 }
 

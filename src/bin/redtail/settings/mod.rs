@@ -18,6 +18,8 @@ pub struct Settings {
     replica: Option<PathBuf>,
     pub config: Config,
     pub endpoint: endpoint::Options,
+    /// The command line that they came from.
+    args: Args,
 }
 
 /// The file that is read when `--config` names none.
@@ -26,13 +28,13 @@ const DEFAULT_FILE: &str = "redtail.toml";
 const TABLES: &str = "tables";
 
 impl Settings {
-    fn new() -> Self {
+    fn new(args: Args) -> Self {
         let endpoint = endpoint::Options::default();
-        Self { source: None, replica: None, config: Config::default(), endpoint }
+        Self { source: None, replica: None, config: Config::default(), endpoint, args }
     }
 
     pub fn load(args: &Args) -> Result<Self> {
-        let mut settings = Self::new();
+        let mut settings = Self::new(args.clone());
         let file = args.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|p| p.is_file()));
         if let Some(file) = file {
             settings.read(&file)?;
@@ -62,6 +64,11 @@ impl Settings {
             settings.config.token = Some(token);
         }
         Ok(settings)
+    }
+
+    /// The same command line with what file and environment say now.
+    pub fn again(&self) -> Result<Self> {
+        Self::load(&self.args)
     }
 
     fn read(&mut self, file: &Path) -> Result<()> {
@@ -146,7 +153,8 @@ impl Key {
     }
 }
 
-fn reason(e: &std::io::Error) -> String {
+/// What is wrong, without the number of the error.
+pub fn reason(e: &std::io::Error) -> String {
     if e.kind() == std::io::ErrorKind::NotFound { "no such file".to_owned() } else { e.to_string() }
 }
 
@@ -158,6 +166,43 @@ mod tests {
         on_divergence = \"stop\"\ncache_bytes = 67_108_864\nmax_snapshot = \"2s\"\ninclude = [\"*\"]\n\
         [changelog]\nmax_rows = 10_000\nretain_min = \"1h\"\n[tables.episodes]\ncolumns = [\"a\", \"b\"]\n\
         where = \"a IS NULL\"\nmask = { b = \"substr(b,1,2)\" }\nkeep_latest = { by = \"a\", rows = 1000 }\n";
+
+    /// The rows of the tables in docs/configuration.md: section, key, default.
+    fn documented() -> Vec<(String, String)> {
+        let page = include_str!("../../../../docs/configuration.md");
+        let mut section = "";
+        let mut rows = Vec::new();
+        for line in page.lines() {
+            if let Some(heading) = line.strip_prefix("## ") {
+                section = if heading.starts_with("`[changelog]`") { "changelog." } else { "-" };
+            }
+            let mut cells = line.split('|').skip(1).map(str::trim);
+            if let (Some(key), Some(default)) = (cells.next().and_then(|c| c.strip_prefix('`')), cells.next())
+            {
+                rows.push((format!("{section}{}", key.trim_end_matches('`')), default.to_owned()));
+            }
+        }
+        rows.retain(|(key, _)| !key.starts_with('-'));
+        rows
+    }
+
+    #[test]
+    fn the_page_of_settings_has_every_key_with_its_default() {
+        let (rows, settings) = (documented(), Settings::new(crate::args::of(&["config"])));
+        for key in &KEYS {
+            let row = rows.iter().find(|(name, _)| name == key.name);
+            let (_, default) = row.unwrap_or_else(|| panic!("{} is not in docs/configuration.md", key.name));
+            let bare = Some(default.as_str()).filter(|d| d.parse::<u64>().is_ok());
+            let said = default.split('`').nth(1).or(bare).map(|text| {
+                let table = format!("v = {text}").parse::<Table>();
+                table.unwrap_or_else(|e| panic!("{}: {default}: {e}", key.name)).remove("v").unwrap()
+            });
+            assert_eq!(said, (key.get)(&settings), "{}", key.name);
+        }
+        for (name, _) in rows {
+            assert!(KEYS.iter().any(|key| key.name == name), "{name} is no key");
+        }
+    }
 
     /// `REDTAIL_FUZZ_ROUNDS` sets how many texts; `REDTAIL_SEED` which.
     #[test]
@@ -172,6 +217,7 @@ mod tests {
         };
         let edges =
             ["-1", "9223372036854775808", "\"\"", "[]", "{}", "\0", "\u{FEFF}", "nan", "=", "\n", ".", "é"];
+        let args = crate::args::of(&["config"]);
         let mut refused = 0;
         for round in 0..rounds {
             let mut text: Vec<char> = GOOD.chars().collect();
@@ -181,7 +227,7 @@ mod tests {
                 text.splice(at..end, edges[below(edges.len())].chars());
             }
             let text: String = text.into_iter().collect();
-            let parsed = std::panic::catch_unwind(|| Settings::new().parse(&text, "f.toml"));
+            let parsed = std::panic::catch_unwind(|| Settings::new(args.clone()).parse(&text, "f.toml"));
             let Ok(parsed) = parsed else { panic!("round {round} of seed {seed}: {text:?}") };
             if let Err(e) = parsed {
                 refused += 1;
