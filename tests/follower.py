@@ -1,7 +1,7 @@
 """Another program that keeps a table of its own, through the endpoint alone: `follower.py HOST:PORT TABLE`.
 
-Subscribes, reads every page of the table, and applies changes until one of a row whose key is -1 comes. After every 20
-changes it hangs up and comes back with the last event's id. Prints its rows, one a line, sorted by key.
+Subscribes, reads every page of the table, and applies changes until one of a row whose key is -1 comes. After 20
+changes or more it hangs up and comes back with the last event's id. Prints its rows, one a line, sorted by key.
 """
 
 import http.client
@@ -45,7 +45,7 @@ def events(last_id):
 
 last_id, filled = None, False
 while not done:
-    taken = 0
+    taken, begun = 0, last_id
     for event in events(last_id):
         last_id = event.get("id", last_id)
         if not filled:
@@ -66,7 +66,8 @@ while not done:
         if source["key"][0]["value"] == "-1":
             done = True
             break
-        if taken == 20:
+        # Changes of one window share the position before it: only behind it does coming back bring anything new.
+        if taken >= 20 and last_id != begun:
             hangups += 1
             break
 

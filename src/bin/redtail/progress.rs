@@ -216,3 +216,31 @@ async fn speak(mut progress: Watch, mut ended: oneshot::Receiver<()>, mut meter:
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_left_follows_from_what_is_done() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("source.db");
+        std::fs::write(&path, "").unwrap();
+        let source = Source::open(&path.display().to_string(), &redtail::Config::default()).unwrap();
+        let mut meter = Meter::new(source);
+        meter.begun = Instant::now().checked_sub(Duration::from_secs(10)).unwrap();
+        assert_eq!(meter.left(250), None, "nobody knows where it ends");
+        meter.total = Some(1000);
+        assert_eq!(meter.left(250).unwrap().as_secs(), 30);
+        assert!((20..=25).contains(&meter.rate(250)));
+        for past in [0, 1000, 2000] {
+            assert_eq!(meter.left(past), None, "{past}");
+        }
+        (meter.task, meter.total) = (Some(Task::Copy), Some(1000));
+        let progress = Progress::default();
+        assert_eq!(meter.line(&progress), "copying : 0 of about 1,000 rows, 0 rows/s");
+        for (time, shown) in [(5, "5 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h")] {
+            assert_eq!(seconds(Duration::from_secs(time)), shown);
+        }
+    }
+}
