@@ -1,7 +1,7 @@
 """Another program that keeps a table of its own, through the endpoint alone: `follower.py HOST:PORT TABLE`.
 
 Subscribes, reads every page of the table, and applies changes until one of a row whose key is -1 comes. After 20
-changes or more it hangs up and comes back with the last event's id. Prints its rows, one a line, sorted by key.
+changes or more it hangs up and comes back with the last event's id, and says so on stderr. Prints its rows, one a line, sorted by key.
 """
 
 import http.client
@@ -9,7 +9,7 @@ import json
 import sys
 
 address, table = sys.argv[1:]
-rows, hangups, done = {}, 0, False
+rows, done = {}, False
 
 
 def identity(row):
@@ -68,9 +68,8 @@ while not done:
             break
         # Changes of one window share the position before it: only behind it does coming back bring anything new.
         if taken >= 20 and last_id != begun:
-            hangups += 1
+            print("back", file=sys.stderr, flush=True)
             break
 
 for key in sorted(rows, key=lambda key: int(json.loads(key)[0]["value"])):
     print(json.dumps(rows[key]))
-print(hangups, file=sys.stderr)

@@ -37,21 +37,22 @@ fn a_program_in_another_language_keeps_a_table_through_the_endpoint() {
     let follower = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/follower.py");
     let mut command = redtail.command(Path::new("python3"));
     command.arg(follower).args([&endpoint.address, "event"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("python3 runs");
-    writer.wait_more(300);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("python3 runs");
+    // Written to until it has come back a few times.
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    for _ in 0..5 {
+        assert_eq!(said.next().expect("it goes on").unwrap(), "back");
+    }
     writer.stop();
     run.caught_up();
     application(&source, &["INSERT INTO event VALUES (-1, 'the end', 0)"]);
     let output = finish(child, test);
     assert_eq!(output.code, Some(0), "{output:#?}");
-    let hangups: u32 = output.stderr.trim().parse().expect("a number");
-    assert!(hangups > 3, "it came back {hangups} times");
-
     let rows = oracle.query(&source, "SELECT id, body, version FROM event ORDER BY id");
     let columns = ["id", "body", "version"];
     let got: Vec<Value> =
         output.json_lines().iter().map(|row| columns.iter().map(|c| row[*c].clone()).collect()).collect();
-    assert!(got.len() > 50, "{}", got.len());
+    assert!(got.len() > 20, "{}", got.len());
     assert_eq!(Value::from(got), rows);
 }
 
