@@ -172,6 +172,15 @@ impl Default for Occasions {
 }
 
 /// The settings of a replicator.
+///
+/// ```
+/// use redtail::{Config, KeepChanges, TableConfig};
+///
+/// let index = vec![vec!["start_time".to_owned()]];
+/// let mut config = Config { keep_changes: Some(KeepChanges::default()), ..Config::default() };
+/// config.tables.insert("episodes".to_owned(), TableConfig { index, ..TableConfig::default() });
+/// assert!(config.wants.table("episodes"));
+/// ```
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Which tables are replicated.

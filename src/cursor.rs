@@ -52,6 +52,12 @@ impl fmt::Debug for Nonce {
 }
 
 /// A place in a source's history, as given to people and programs: log id and seq.
+///
+/// ```
+/// let position: redtail::Position = "000102030405060708090a0b0c0d0e0f:17".parse()?;
+/// assert_eq!((position.seq, position.to_string().len()), (17, 35));
+/// # Ok::<(), redtail::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Which changelog.

@@ -8,6 +8,14 @@ use std::time::Duration;
 /// What went wrong, in one line, with a kind that decides what happens next.
 ///
 /// [`Error::is_transient`] is the only place that decides whether something is tried again.
+///
+/// ```
+/// use redtail::{Config, Kind, Source};
+///
+/// let error = Source::open("no/such/app.db", &Config::default()).unwrap_err();
+/// assert_eq!(error.kind(), Kind::Usage);
+/// assert!(!error.is_transient() && error.to_string().contains("no/such/app.db"));
+/// ```
 pub struct Error {
     kind: Kind,
     message: String,

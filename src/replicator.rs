@@ -39,6 +39,23 @@ const ROOM_AGAIN: Duration = Duration::from_secs(1);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
 /// Follows one source into one replica.
+///
+/// ```no_run
+/// # async fn follow(source: redtail::Source, replica: redtail::Replica) -> redtail::Result<()> {
+/// use redtail::{Config, Replicator};
+/// use std::{sync::Arc, time::Duration};
+///
+/// let replicator = Arc::new(Replicator::new(source, replica, Config::default()));
+/// let running = tokio::spawn({
+///     let replicator = Arc::clone(&replicator);
+///     async move { replicator.run(async { drop(tokio::signal::ctrl_c().await) }).await }
+/// });
+/// // What was written to the source before this call is in the snapshot.
+/// let snapshot = replicator.snapshot_at_head(Duration::from_secs(2)).await?;
+/// # drop((running, snapshot));
+/// # Ok(())
+/// # }
+/// ```
 pub struct Replicator {
     source: Source,
     replica: Replica,

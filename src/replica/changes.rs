@@ -50,6 +50,15 @@ impl Op {
 }
 
 /// What became of one row in a window: its state before the window and after it, whatever lay between.
+///
+/// ```no_run
+/// # fn told(change: &redtail::Change) -> redtail::Result<()> {
+/// let was = change.before().map(|row| row.text("name")).transpose()?.flatten();
+/// let is = change.after().map(|row| row.text("name")).transpose()?.flatten();
+/// println!("{} {:?}: {was:?} is {is:?} now", change.table().name, change.key()?);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Change {
     op: Op,
     before: Option<Row>,
@@ -262,6 +271,15 @@ impl Replica {
 }
 
 /// What a replica has kept of what changed, window by window, up to its end.
+///
+/// ```no_run
+/// # fn list(replica: &redtail::Replica, from: redtail::Position) -> redtail::Result<()> {
+/// for window in replica.kept_changes(Some(from))? {
+///     println!("{} changes up to {}", window.as_ref().map_or(0, |w| w.changes.len()), window?.position);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct KeptChanges {
     replica: Replica,
     place: Place,

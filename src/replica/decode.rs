@@ -17,6 +17,18 @@ impl Row {
     /// `#[serde(with = "serde_bytes")]` or the like), 0 and 1 into a `bool`, text into a `String`, a `&str` of the
     /// row's own page, or an enum without data.
     ///
+    /// ```no_run
+    /// # fn read(row: &redtail::Row) -> redtail::Result<()> {
+    /// #[derive(serde::Deserialize)]
+    /// struct Episode<'a> {
+    ///     episode_id: &'a str,
+    ///     reward: Option<f64>,
+    /// }
+    /// let episode: Episode = row.decode()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// `Mismatch` if a column does not fit; it names table and column, what was expected and what is there.
     pub fn decode<'a, T: de::Deserialize<'a>>(&'a self) -> Result<T> {

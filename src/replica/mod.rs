@@ -74,6 +74,18 @@ const CONSUMER: &str = "consumer";
 const HISTORY: &str = "history";
 
 /// A replica: open once, read from any number of threads.
+///
+/// ```no_run
+/// # fn open() -> redtail::Result<()> {
+/// use redtail::{Config, Replica};
+///
+/// let replica = Replica::open("cache.redb", &Config::default())?;
+/// for info in replica.snapshot()?.tables()? {
+///     println!("{}: {} rows", info.table.name, info.rows);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Replica {
     db: Arc<Slot>,

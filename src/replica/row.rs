@@ -41,6 +41,15 @@ impl Record {
 }
 
 /// A row of the replica, read in place: only values longer than a record holds are copied.
+///
+/// ```no_run
+/// # fn read(row: &redtail::Row) -> redtail::Result<()> {
+/// let name: Option<&str> = row.text("name")?;
+/// let reward = row.real("reward")?.unwrap_or_default();
+/// let first = row.integer(0)?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Row {
     record: Record,
     name: Vec<u8>,

@@ -21,6 +21,16 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 /// A consistent view of the replica: it does not change while it is held.
+///
+/// ```no_run
+/// # fn read(replica: &redtail::Replica) -> redtail::Result<()> {
+/// let snapshot = replica.snapshot()?;
+/// println!("at {:?}, consistent: {}", snapshot.position(), snapshot.is_consistent());
+/// let row = snapshot.get("parts", (17, "leg"))?;
+/// println!("{} parts, that one: {:?}", snapshot.count("parts")?, row);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Snapshot {
     read: ReadTransaction,
     cursor: Option<Cursor>,

@@ -103,7 +103,13 @@ impl Reader {
             });
             match work.await {
                 Ok((reader, Ok(Some(window)))) => return (reader, Ok(window)),
-                Ok((reader, Ok(None))) => self = reader,
+                Ok((reader, Ok(None))) => {
+                    // What was visible has been taken back: something new is waited for.
+                    self = reader;
+                    if self.told.changed().await.is_err() {
+                        return (self, Err(Error::stopped()));
+                    }
+                }
                 Ok((reader, Err(e))) => return (reader, Err(e)),
                 // What read it panicked, or its runtime ends: there is nobody to go on.
                 Err(_) => return std::future::pending().await,

@@ -18,6 +18,18 @@ const ASK_AGAIN: Duration = Duration::from_millis(250);
 /// A wait that has not begun: `.await` it, after [`Wait::at_most`] if it may not last for ever.
 ///
 /// It holds neither the replicator nor the replica's file.
+///
+/// ```no_run
+/// # async fn wait(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// use std::time::Duration;
+///
+/// if let Some(head) = replicator.source().head().await? {
+///     let reached = replicator.wait_for(head).at_most(Duration::from_secs(2)).await?;
+///     println!("readable at {reached}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "nothing is waited for before it is awaited"]
 pub struct Wait {
     progress: watch::Receiver<Progress>,

@@ -40,6 +40,19 @@ use std::fmt;
 use std::path::Path;
 
 /// A libSQL database that is followed.
+///
+/// ```no_run
+/// # async fn look() -> redtail::Result<()> {
+/// use redtail::{Config, Source};
+///
+/// let source = Source::open("app.db", &Config::default())?;
+/// for skipped in source.init().await?.skipped {
+///     println!("{}: {}", skipped.name, skipped.reason);
+/// }
+/// println!("{:?}", source.head().await?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Source {
     address: Address,
