@@ -337,7 +337,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// Appends the `n` values of a list made by [`exact`], which starts at `column`. To be called once.
+    /// Appends the `n` values of a list made by [`exact()`], which starts at `column`. To be called once.
     pub fn exact(&self, column: usize, n: usize, out: &mut Vec<Value>) -> Result<()> {
         #[cfg(feature = "remote")]
         if let Cells::Server(values) = self.cells {
