@@ -196,6 +196,9 @@ pub enum Bench {
         /// Rows in the table
         #[arg(long, default_value_t = 1_000_000, value_name = "N")]
         rows: u64,
+        /// Rows of 2 KB, 1.5 KB of which are a blob
+        #[arg(long)]
+        wide: bool,
         /// Runs, of which the median is told
         #[arg(long, default_value_t = 5, value_name = "N")]
         runs: u32,
@@ -211,12 +214,66 @@ pub enum Bench {
         /// Changes in the backlog
         #[arg(long, default_value_t = 1_000_000, value_name = "N")]
         changes: u64,
+        /// How many of the rows are changed [default: all]
+        #[arg(long, value_name = "N")]
+        spread: Option<u64>,
+        /// Rows of 2 KB, 1.5 KB of which are a blob
+        #[arg(long)]
+        wide: bool,
         /// Runs, of which the median is told
         #[arg(long, default_value_t = 5, value_name = "N")]
         runs: u32,
         /// As JSON
         #[arg(long)]
         json: bool,
+    },
+    /// What capture adds to an application's writes, beside triggers of two other kinds
+    Overhead {
+        /// Runs, of which the median is told
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        runs: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// One row by its key, from the replica and by a prepared SELECT
+    Read {
+        /// Rows in the table
+        #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+        rows: u64,
+        /// Runs, of which the median is told
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        runs: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Killed under load: from the next start to the first change applied, beside redb's own opening
+    Resume {
+        /// Rows in the replica
+        #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+        rows: u64,
+        /// Runs, of which the median is told
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        runs: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// All that needs no server, one after another, as one report
+    All {
+        /// Rows in the tables, and changes in the backlog
+        #[arg(long, default_value_t = 1_000_000, value_name = "N")]
+        rows: u64,
+        /// Runs of each, of which the median is told
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        runs: u32,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Write the report as a page, too
+        #[arg(long, value_name = "FILE")]
+        html: Option<std::path::PathBuf>,
     },
     /// What an application without patience pays: its write times and refusals, alone and beside redtail
     Cost {

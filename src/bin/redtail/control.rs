@@ -6,7 +6,7 @@
 
 use crate::status::Seen;
 use crate::{Exit, changes, code_of, compact, failure, read, rebuild, references, status, verify, wait};
-use redtail::{Error, Kind, Replica, Replicator, Result};
+use redtail::{Error, Kind, Position, Replica, Replicator, Result};
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Write};
 use std::os::unix::fs::PermissionsExt as _;
@@ -191,6 +191,15 @@ pub fn relay_to(mut stream: UnixStream, request: &Request, out: &mut dyn Write) 
             }
         }
     }
+}
+
+/// Waits until whoever holds this replica has reached a position; `false` if nobody answers, or not so.
+pub fn waited(replica: &Path, position: Position) -> bool {
+    let Some(mut stream) = connect(replica) else { return false };
+    let request = Request::Wait { position: Some(position.to_string()), timeout_ms: None };
+    let sent = serde_json::to_string(&request).is_ok_and(|line| writeln!(stream, "{line}").is_ok());
+    let mut lines = BufReader::new(stream).split(b'\n').map_while(std::result::Result::ok);
+    sent && lines.find(|l| !matches!(l.first(), Some(b'h' | b'o'))).is_some_and(|l| l.first() == Some(&b'0'))
 }
 
 fn path_of(replica: &Path) -> PathBuf {

@@ -4,7 +4,6 @@
 
 use super::lag::{Dir, broken, tempdir};
 use super::percentiles::Percentiles;
-use crate::{Exit, failure};
 use redtail::{Changelog, Config, Error, Kind, Replica, Replicator, Source};
 use serde_json::{Value as Json, json};
 use std::io::{self, Write as _};
@@ -39,40 +38,39 @@ struct Seen {
     verified: u64,
 }
 
-pub async fn cost(rows: u64, rate: u32, seconds: u64, as_json: bool) -> Exit {
-    if rate == 0 || seconds == 0 || rows == 0 {
-        return Err(Error::usage("bench cost: --rows, --rate and --seconds must be above 0"));
-    }
-    let time = Duration::from_secs(seconds);
+pub async fn cost(rows: u64, rate: u32, time: Duration) -> redtail::Result<Json> {
     let mut phases = Vec::new();
     for (beside, name) in PHASES {
         let seen = phase(beside, rows, rate, time).await?;
-        let (busy, wal, verified) = (seen.busy, seen.wal, seen.verified);
-        phases.push((name, Percentiles::of(seen.times), busy, wal, verified));
+        phases.push(json!({
+            "what": name, "write_ms": Percentiles::of(seen.times).json(), "busy": seen.busy,
+            "wal_bytes": seen.wal, "verifies": seen.verified,
+        }));
+        let _ = writeln!(io::stderr(), "bench cost: {name}");
     }
-    let mut out = io::stdout();
-    let written = if as_json {
-        let one = |(name, times, busy, wal, verified): &(&str, Percentiles, u64, u64, u64)| -> Json {
-            json!({ "what": name, "write_ms": times.json(), "busy": busy, "wal_bytes": wal, "verifies": verified })
-        };
-        let phases: Vec<Json> = phases.iter().map(one).collect();
-        writeln!(
-            out,
-            "{}",
-            json!({ "rows": rows, "rate": rate, "seconds": seconds, "synchronous": "NORMAL", "phases": phases })
-        )
-    } else {
-        let head = format!(
-            "{rate} single-row updates/s for {seconds} s in a table of {rows} 4-column rows, busy_timeout=0, synchronous=NORMAL, WAL"
-        );
-        writeln!(out, "{head}").and_then(|()| {
-            phases.iter().try_for_each(|(name, times, busy, wal, verified)| {
-                let wal = wal / 1024;
-                writeln!(out, "{name:28} {times}  refused {busy}  WAL {wal} KiB  verified {verified} times")
-            })
-        })
-    };
-    written.map(|()| 0).map_err(|e| failure(&e))
+    Ok(json!({
+        "what": "cost", "rows": rows, "rate": rate, "seconds": time.as_secs(), "synchronous": "NORMAL",
+        "phases": phases,
+    }))
+}
+
+pub fn for_people(said: &Json, out: &mut impl io::Write) -> io::Result<()> {
+    let number = |key: &str| said.get(key).and_then(Json::as_u64).unwrap_or_default();
+    writeln!(
+        out,
+        "{} single-row updates/s for {} s in a table of {} 4-column rows, busy_timeout=0, synchronous=NORMAL, WAL",
+        number("rate"),
+        number("seconds"),
+        number("rows")
+    )?;
+    for phase in said.get("phases").and_then(Json::as_array).into_iter().flatten() {
+        let number = |key: &str| phase.get(key).and_then(Json::as_u64).unwrap_or_default();
+        let name = phase.get("what").and_then(Json::as_str).unwrap_or_default();
+        let times = phase.get("write_ms").map(Percentiles::from_json).unwrap_or_default();
+        let (busy, wal, verified) = (number("busy"), number("wal_bytes") / 1024, number("verifies"));
+        writeln!(out, "{name:28} {times}  refused {busy}  WAL {wal} KiB  verified {verified} times")?;
+    }
+    Ok(())
 }
 
 async fn phase(beside: Beside, rows: u64, rate: u32, time: Duration) -> redtail::Result<Seen> {

@@ -5,10 +5,10 @@
 //! the least that any follower must do: wait, read the window with its join, commit to redb with fsync.
 
 use super::floor;
-use super::percentiles::Percentiles;
-use crate::{Exit, failure};
+use super::percentiles::{self, Percentiles};
+use crate::failure;
 use redtail::{Config, Durability, Error, Kind, Replica, Replicator, Source};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -20,35 +20,60 @@ const TABLE: &str = "PRAGMA journal_mode = WAL;
 /// When a commit covered everything up to a seq.
 pub type Covered = (u64, Instant);
 
-pub async fn lag(rate: u32, seconds: u64, runs: u32, as_json: bool) -> Exit {
-    if rate == 0 || seconds == 0 || runs == 0 {
-        return Err(Error::usage("bench lag: --rate, --seconds and --runs must be above 0"));
-    }
+/// The work of one measurement.
+#[derive(Clone, Copy)]
+pub struct Load {
+    /// Transactions a second.
+    pub rate: u32,
+    pub time: Duration,
+    pub runs: u32,
+}
+
+/// All three distributions; with `curves`, whole ones for a plot.
+pub async fn lag(load: Load, curves: bool) -> redtail::Result<Json> {
+    let Load { rate, time, runs } = load;
     let (mut durable, mut visible, mut bare) = (Vec::new(), Vec::new(), Vec::new());
-    let time = Duration::from_secs(seconds);
-    for _ in 0..runs {
+    for run in 1..=runs {
         bare.extend(one(rate, time, Subject::Floor).await?);
         durable.extend(one(rate, time, Subject::Redtail(Durability::EveryWindow)).await?);
         visible.extend(
             one(rate, time, Subject::Redtail(Durability::Interval(Duration::from_millis(50)))).await?,
         );
+        let _ = writeln!(io::stderr(), "bench lag: run {run} of {runs}");
     }
+    let curve = |samples: &[Duration]| if curves { percentiles::curve(samples) } else { Json::Null };
+    let plotted = json!({ "durable": curve(&durable), "visible": curve(&visible), "floor": curve(&bare) });
     let [durable, visible, bare] = [durable, visible, bare].map(Percentiles::of);
-    let mut out = io::stdout();
-    let written = if as_json {
-        let said = json!({
-            "rate": rate, "seconds": seconds, "runs": runs, "synchronous": "NORMAL", "row": "4 columns, integer key",
-            "durable_ms": durable.json(), "visible_ms": visible.json(), "floor_ms": bare.json(),
-        });
-        writeln!(out, "{said}")
-    } else {
-        writeln!(out, "{rate} single-row transactions/s, {runs} runs of {seconds} s each, 4-column rows, source synchronous=NORMAL")
-            .and_then(|()| writeln!(out, "durable  {durable}  (fsync every window)"))
-            .and_then(|()| writeln!(out, "visible  {visible}  (fsync every 50 ms)"))
-            .and_then(|()| writeln!(out, "floor    {bare}  (bare loop, fsync every window)"))
-            .and_then(|()| writeln!(out, "durable / floor: {:.2} at p50", durable.p50 / bare.p50))
-    };
-    written.map(|()| 0).map_err(|e| failure(&e))
+    let mut said = json!({
+        "what": "lag", "rate": rate, "seconds": time.as_secs(), "runs": runs, "synchronous": "NORMAL",
+        "row": "4 columns, integer key", "durable_ms": durable.json(), "visible_ms": visible.json(),
+        "floor_ms": bare.json(), "durable_to_floor": durable.p50 / bare.p50,
+    });
+    if let (true, Some(said)) = (curves, said.as_object_mut()) {
+        said.insert("curves".to_owned(), plotted);
+    }
+    Ok(said)
+}
+
+pub fn for_people(said: &Json, out: &mut impl io::Write) -> io::Result<()> {
+    let number = |key: &str| said.get(key).and_then(Json::as_f64).unwrap_or_default();
+    writeln!(
+        out,
+        "{} single-row transactions/s, {} runs of {} s each, 4-column rows, source synchronous=NORMAL",
+        number("rate"),
+        number("runs"),
+        number("seconds")
+    )?;
+    let lines = [
+        ("durable", "durable_ms", "fsync every window"),
+        ("visible", "visible_ms", "fsync every 50 ms"),
+        ("floor", "floor_ms", "bare loop, fsync every window"),
+    ];
+    for (name, key, how) in lines {
+        let shown = said.get(key).map(Percentiles::from_json).unwrap_or_default();
+        writeln!(out, "{name:8} {shown}  ({how})")?;
+    }
+    writeln!(out, "durable / floor: {:.2} at p50", number("durable_to_floor"))
 }
 
 #[derive(Clone, Copy)]

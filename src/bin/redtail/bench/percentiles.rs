@@ -25,10 +25,38 @@ impl Percentiles {
         Self { p50: at(50), p90: at(90), p99: at(99), max: at(100), count: samples.len() }
     }
 
+    /// What [`Percentiles::json`] made.
+    pub fn from_json(said: &Json) -> Self {
+        let number = |key: &str| said.get(key).and_then(Json::as_f64).unwrap_or_default();
+        let count = said.get("count").and_then(Json::as_u64).and_then(|n| usize::try_from(n).ok());
+        Self {
+            p50: number("p50"),
+            p90: number("p90"),
+            p99: number("p99"),
+            max: number("max"),
+            count: count.unwrap_or_default(),
+        }
+    }
+
     pub fn json(&self) -> Json {
         let ms = |x: f64| (x * 1e4).round() / 1e4;
         json!({ "p50": ms(self.p50), "p90": ms(self.p90), "p99": ms(self.p99), "max": ms(self.max), "count": self.count })
     }
+}
+
+/// Shares at which a distribution is plotted: nines, in steps.
+const SHARES: [f64; 22] = [
+    0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99, 0.995,
+    0.998, 0.999, 0.9995, 0.9999,
+];
+
+/// A distribution as points `[share, milliseconds]`.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub fn curve(samples: &[Duration]) -> Json {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable();
+    let at = |share: f64| sorted.get(((sorted.len() as f64 * share).ceil() as usize).max(1) - 1);
+    SHARES.iter().filter_map(|share| at(*share).map(|d| json!([share, d.as_secs_f64() * 1e3]))).collect()
 }
 
 impl fmt::Display for Percentiles {

@@ -3,16 +3,16 @@
 //! that the replica then holds, sorted, in one redb transaction with fsync).
 
 use super::lag::{Dir, broken, connect, tempdir};
-use crate::{Exit, failure};
+use super::median;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use redtail::{Config, Error, Kind, Replica, Replicator, Result, Source};
 use serde_json::{Value as Json, json};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.rows");
-const FLOOR: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
+const PIECES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.pieces");
 const COLUMNS: &str = "t.id, t.name, t.score, t.at";
 
 /// What is measured.
@@ -20,6 +20,17 @@ const COLUMNS: &str = "t.id, t.name, t.score, t.at";
 pub enum What {
     Copy,
     Drain,
+}
+
+/// The shape of the work.
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub rows: u64,
+    pub changes: u64,
+    /// How many rows the changes are spread over.
+    pub spread: u64,
+    /// Rows of 2 KB, 1.5 KB of which are a blob.
+    pub wide: bool,
 }
 
 /// One run, in seconds.
@@ -31,56 +42,43 @@ struct Run {
     rows: u64,
 }
 
-/// The shape of the work.
-#[derive(Clone, Copy)]
-pub struct Shape {
-    pub rows: u64,
-    pub changes: u64,
-    pub runs: u32,
-}
-
-pub async fn throughput(what: What, shape: Shape, as_json: bool) -> Exit {
+#[allow(clippy::cast_precision_loss)]
+pub async fn throughput(what: What, shape: Shape, count: u32) -> Result<Json> {
     let name = if what == What::Copy { "copy" } else { "drain" };
-    if shape.rows == 0 || shape.runs == 0 || shape.changes == 0 {
-        return Err(Error::usage(format!("bench {name}: --rows, --changes and --runs must be above 0")));
-    }
     let mut runs = Vec::new();
-    for n in 1..=shape.runs {
+    for n in 1..=count {
         runs.push(one(what, shape).await?);
-        let _ = writeln!(io::stderr(), "bench {name}: run {n} of {}", shape.runs);
+        let _ = writeln!(io::stderr(), "bench {name}: run {n} of {count}");
     }
     let items = if what == What::Copy { shape.rows } else { shape.changes };
-    let said = describe(name, items, shape, &runs);
-    let mut out = io::stdout();
-    let written = if as_json { writeln!(out, "{said}") } else { for_people(name, &said, &mut out) };
-    written.map(|()| 0).map_err(|e| failure(&e))
-}
-
-#[allow(clippy::cast_precision_loss)]
-fn describe(name: &str, items: u64, shape: Shape, runs: &[Run]) -> Json {
-    let median = |of: fn(&Run) -> f64| {
-        let mut all: Vec<f64> = runs.iter().map(of).collect();
-        all.sort_by(f64::total_cmp);
-        all.get(all.len() / 2).copied().unwrap_or_default()
+    let median_of = |of: fn(&Run) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
+    let (redtail, reading, writing) =
+        (median_of(|r| r.redtail), median_of(|r| r.reading), median_of(|r| r.writing));
+    let row = if shape.wide {
+        "2 KB in 4 columns, 1.5 KB of it a blob, integer key"
+    } else {
+        "4 columns, integer key"
     };
-    let (redtail, reading, writing) = (median(|r| r.redtail), median(|r| r.reading), median(|r| r.writing));
-    json!({
-        "what": name, "rows": shape.rows, "runs": shape.runs, "synchronous": "NORMAL", "row": "4 columns, integer key",
+    Ok(json!({
+        "what": name, "rows": shape.rows, "runs": count, "synchronous": "NORMAL", "row": row,
         "durability": "every-window", "items": items, "distinct_rows": runs.first().map(|r| r.rows),
         "seconds": redtail, "per_second": items as f64 / redtail,
         "reading_alone_seconds": reading, "writing_alone_seconds": writing,
         "share_of_slower_floor": reading.max(writing) / redtail,
-    })
+    }))
 }
 
-fn for_people(name: &str, said: &Json, out: &mut io::Stdout) -> io::Result<()> {
+pub fn for_people(said: &Json, out: &mut impl io::Write) -> io::Result<()> {
     let number = |key: &str| said.get(key).and_then(Json::as_f64).unwrap_or_default();
+    let text = |key: &str| said.get(key).and_then(Json::as_str).unwrap_or_default();
+    let name = text("what");
     let items = if name == "copy" { "rows" } else { "changes" };
     writeln!(
         out,
-        "{} {items} of a table of {} 4-column rows, {} distinct rows, median of {} runs, fsync every window, source synchronous=NORMAL",
+        "{} {items} of a table of {} rows ({}), {} distinct rows, median of {} runs, fsync every window, source synchronous=NORMAL",
         number("items"),
         number("rows"),
+        text("row"),
         number("distinct_rows"),
         number("runs")
     )?;
@@ -95,6 +93,9 @@ async fn one(what: What, shape: Shape) -> Result<Run> {
     let db = dir.0.join("app.db");
     let config = Config::default();
     super::cost::fill(&db, shape.rows).await.map_err(|e| broken(&e))?;
+    if shape.wide {
+        widen(&db).await.map_err(|e| broken(&e))?;
+    }
     let source = Source::open(&db.display().to_string(), &config)?;
     source.init().await?;
     let path = dir.0.join("cache.redb");
@@ -129,10 +130,18 @@ async fn sync(source: &Source, path: &Path, config: &Config) -> Result<()> {
     Replicator::new(source.clone(), replica, config.clone()).sync_once().await.map(|_| ())
 }
 
+/// Makes the rows wide: `score` becomes a blob.
+async fn widen(db: &Path) -> std::result::Result<(), libsql::Error> {
+    let connection = connect(db).await?;
+    let sql = "UPDATE kv SET name = printf('%0450d', id), score = randomblob(1536); PRAGMA wal_checkpoint(TRUNCATE);";
+    connection.execute_batch(sql).await.map(|_| ())
+}
+
 /// Updates of rows chosen by a generator that is the same in every run.
 async fn change(db: &Path, shape: Shape) -> std::result::Result<(), libsql::Error> {
     let connection = connect(db).await?;
-    let update = connection.prepare("UPDATE kv SET score = score + 1, at = ?1 WHERE id = ?2").await?;
+    let set = if shape.wide { "score = randomblob(1536)" } else { "score = score + 1" };
+    let update = connection.prepare(&format!("UPDATE kv SET {set}, at = ?1 WHERE id = ?2")).await?;
     let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
     for i in 0..shape.changes {
         if i.is_multiple_of(10_000) {
@@ -144,7 +153,7 @@ async fn change(db: &Path, shape: Shape) -> std::result::Result<(), libsql::Erro
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        update.execute((i.cast_signed(), (state % shape.rows + 1).cast_signed())).await?;
+        update.execute((i.cast_signed(), (state % shape.spread + 1).cast_signed())).await?;
         update.reset();
     }
     connection.execute_batch("COMMIT").await.map(|_| ())
@@ -175,44 +184,60 @@ fn write(dir: &Dir, replica: &Path, changed: Option<Vec<i64>>) -> Result<(f64, u
         .map_err(|e| Error::new(Kind::Replica, format!("bench: {e}")))
 }
 
+/// A row's name, its record, and the pieces of its long values.
+type Row = (Vec<u8>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
+
 fn bare(
     floor: PathBuf,
     replica: &Path,
     changed: Option<Vec<i64>>,
 ) -> std::result::Result<(f64, u64), redb::Error> {
     let cache = Config::default().cache_bytes;
-    let mut all = Vec::new();
-    {
-        let db = redb::Builder::new().set_cache_size(cache).open_read_only(replica)?;
-        for entry in db.begin_read()?.open_table(ROWS)?.iter()? {
-            let (key, value) = entry?;
-            all.push((key.value().to_vec(), value.value().to_vec()));
-        }
-    }
+    let mut rows = all(replica, cache)?;
     let db = redb::Builder::new().set_cache_size(cache).create(floor)?;
-    let mut subset = all;
     if let Some(ids) = changed {
-        insert(&db, &subset)?;
+        insert(&db, &rows)?;
         // The rows are in the order of their ids, from 1 on.
         let mut wanted = ids.into_iter().peekable();
         let mut id = 0;
-        subset.retain(|_| {
+        rows.retain(|_| {
             id += 1;
             wanted.next_if_eq(&id).is_some()
         });
     }
     let began = Instant::now();
-    insert(&db, &subset)?;
-    let took: Duration = began.elapsed();
-    Ok((took.as_secs_f64(), subset.len() as u64))
+    insert(&db, &rows)?;
+    Ok((began.elapsed().as_secs_f64(), rows.len() as u64))
 }
 
-fn insert(db: &Database, rows: &[(Vec<u8>, Vec<u8>)]) -> std::result::Result<(), redb::Error> {
+fn all(replica: &Path, cache: usize) -> std::result::Result<Vec<Row>, redb::Error> {
+    let db = redb::Builder::new().set_cache_size(cache).open_read_only(replica)?;
+    let read = db.begin_read()?;
+    let pieces = read.open_table(PIECES)?;
+    let mut pieces = pieces.iter()?.map(|entry| entry.map(|(k, v)| (k.value().to_vec(), v.value().to_vec())));
+    let mut next = pieces.next().transpose()?;
+    let mut rows = Vec::new();
+    for entry in read.open_table(ROWS)?.iter()? {
+        let (name, record) = entry?;
+        let mut own = Vec::new();
+        while let Some(piece) = next.take_if(|(piece, _)| piece.starts_with(name.value())) {
+            own.push(piece);
+            next = pieces.next().transpose()?;
+        }
+        rows.push((name.value().to_vec(), record.value().to_vec(), own));
+    }
+    Ok(rows)
+}
+
+fn insert(db: &Database, rows: &[Row]) -> std::result::Result<(), redb::Error> {
     let txn = db.begin_write()?;
     {
-        let mut table = txn.open_table(FLOOR)?;
-        for (key, value) in rows {
+        let (mut table, mut pieces) = (txn.open_table(ROWS)?, txn.open_table(PIECES)?);
+        for (key, value, long) in rows {
             table.insert(key.as_slice(), value.as_slice())?;
+            for (name, piece) in long {
+                pieces.insert(name.as_slice(), piece.as_slice())?;
+            }
         }
     }
     Ok(txn.commit()?)
