@@ -48,6 +48,7 @@ use crate::window::{Remembered, Start, TableNo};
 use guard::{failed, guarded};
 use health::Health;
 use history::Recorder;
+use open::Depth;
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition};
 use slot::{Held, Slot};
 use std::path::{Path, PathBuf};
@@ -161,9 +162,21 @@ impl Replica {
     /// # Errors
     /// As [`Replica::open_existing`].
     pub fn open_to_read(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
-        let path = path.as_ref();
+        Self::reading(path.as_ref(), config, Depth::Whole)
+    }
+
+    /// As [`Replica::open_to_read`], only to see which source it follows: the pages of a file that was closed
+    /// cleanly are not verified, which takes as long as it is large.
+    ///
+    /// # Errors
+    /// As [`Replica::open_to_read`].
+    pub fn glance(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
+        Self::reading(path.as_ref(), config, Depth::Glance)
+    }
+
+    fn reading(path: &Path, config: &Config, depth: Depth) -> Result<Self> {
         let health = Arc::new(Health::new());
-        let db = open::open_to_read(path, config.cache_bytes, &health)?;
+        let db = open::open_to_read(path, config.cache_bytes, &health, depth)?;
         Self::holding(path, config, Held::Reading(db), health)
     }
 

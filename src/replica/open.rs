@@ -41,7 +41,7 @@ pub(super) fn open(path: &Path, cache_bytes: usize, create: bool, health: &Arc<H
             let file = options.read(true).write(true).open(path).map_err(|e| cannot(path, &e))?;
             let head = Head::of(&file, path)?;
             let disk = Disk::new(backend(file, path)?, Arc::clone(health), shown.to_string());
-            database(disk, path, cache_bytes, head)
+            database(disk, path, cache_bytes, head, Depth::Whole)
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound && create => make(path, cache_bytes, health),
         Err(e) => Err(cannot(path, &e)),
@@ -49,7 +49,12 @@ pub(super) fn open(path: &Path, cache_bytes: usize, create: bool, health: &Arc<H
 }
 
 /// Opens a file without changing it, whether or not its last writer was killed.
-pub(super) fn open_to_read(path: &Path, cache_bytes: usize, health: &Arc<Health>) -> Result<Database> {
+pub(super) fn open_to_read(
+    path: &Path,
+    cache_bytes: usize,
+    health: &Arc<Health>,
+    depth: Depth,
+) -> Result<Database> {
     let shown = path.display();
     super::place::refuse_network(path)?;
     match fs::metadata(path) {
@@ -60,7 +65,7 @@ pub(super) fn open_to_read(path: &Path, cache_bytes: usize, health: &Arc<Health>
     let file = File::open(path).map_err(|e| cannot(path, &e))?;
     let head = Head::of(&file, path)?;
     let disk = Disk::new(backend(file, path)?, Arc::clone(health), shown.to_string());
-    database(Peek::new(disk).map_err(|e| cannot(path, &e))?, path, cache_bytes, head)
+    database(Peek::new(disk).map_err(|e| cannot(path, &e))?, path, cache_bytes, head, depth)
 }
 
 fn backend(file: File, path: &Path) -> Result<FileBackend> {
@@ -109,15 +114,25 @@ fn damaged(path: &Path, what: impl std::fmt::Display) -> Error {
     Error::new(Kind::Damaged, format!("replica {}: damaged: {what}", path.display()))
 }
 
-/// Opens a database in this storage, every page of it verified.
+/// How much of a file is looked at before it is used.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Depth {
+    /// Every page is verified.
+    Whole,
+    /// A file that was closed cleanly only as far as it is read; records always.
+    Glance,
+}
+
+/// Opens a database in this storage.
 pub(super) fn database(
     storage: impl StorageBackend,
     path: &Path,
     cache_bytes: usize,
     head: Head,
+    depth: Depth,
 ) -> Result<Database> {
     let mut builder = Builder::new();
-    builder.set_cache_size(cache_bytes).set_check_integrity_on_open(true);
+    builder.set_cache_size(cache_bytes).set_check_integrity_on_open(depth == Depth::Whole);
     guarded(|| {
         let db = builder.create_with_backend(storage).map_err(|e| refused(e, path, head))?;
         recognise(&db.begin_read().map_err(failed)?, path)?;

@@ -29,7 +29,7 @@ async fn open(settings: &Settings, patient: bool) -> Result<Arc<Replicator>> {
     };
     if path.exists() {
         // A replica of another source is refused before it is opened to be written.
-        match control::patiently(path, || Replica::open_to_read(path, &settings.config)).await {
+        match control::patiently(path, || Replica::glance(path, &settings.config)).await {
             Ok(replica) => source.recognise(&replica).await?,
             // It cannot say what it follows; it is moved aside and made again.
             Err(e) if e.kind() == Kind::Damaged => {}

@@ -35,7 +35,7 @@ pub(super) fn config() -> Config {
 pub(super) fn open(machine: &Machine, health: &Arc<Health>) -> Result<Replica> {
     let path = Path::new("simulated");
     let disk = Disk::new(machine.clone(), Arc::clone(health), "simulated".to_owned());
-    let db = open::database(disk, path, CACHE, Head::parse(&machine.head(), path)?)?;
+    let db = open::database(disk, path, CACHE, Head::parse(&machine.head(), path)?, open::Depth::Whole)?;
     Replica::holding(path, &config(), Held::Writing(db), Arc::clone(health))
 }
 
