@@ -9,6 +9,7 @@
 mod changes;
 mod occasions;
 mod rebuild;
+mod reload;
 mod wait;
 
 pub use changes::Changes;
@@ -27,7 +28,7 @@ use crate::source::local::{self, Observer, Windows};
 use crate::source::retry::Retry;
 use crate::window::Goal;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot, watch};
 
@@ -273,30 +274,6 @@ impl Replicator {
         let (reply, replied) = oneshot::channel();
         self.asks.send(Ask::Compact(reply)).await.map_err(|_| Error::stopped())?;
         replied.await.map_err(|_| Error::stopped())?
-    }
-
-    /// Goes on with other settings, from the next window on if this is running: which tables are replicated and
-    /// what of them, and every limit of following. Source and replica stay; [`Source::check`] of a source with the
-    /// new settings tells beforehand whether they fit.
-    ///
-    /// # Errors
-    /// `Stopped` if it ends meanwhile.
-    pub async fn reload(&self, config: Config) -> Result<()> {
-        if self.asked.try_lock().is_ok() {
-            self.set_config(config);
-            return Ok(());
-        }
-        let (reply, replied) = oneshot::channel();
-        self.asks.send(Ask::Reload(Box::new(config), reply)).await.map_err(|_| Error::stopped())?;
-        replied.await.map_err(|_| Error::stopped())
-    }
-
-    fn set_config(&self, config: Config) {
-        *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
-    }
-
-    fn config(&self) -> Arc<Config> {
-        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn compacted(&self) -> Result<Compacted> {
