@@ -123,7 +123,7 @@ impl Row {
     pub(super) fn push_indexed(&self, out: &mut Vec<u8>, columns: &[String]) -> Result<()> {
         let long =
             self.long.iter().filter_map(|(c, b)| Some((u16::try_from(*c).ok()?, b.as_slice()))).collect();
-        push_values(out, self.table(), Archived::new(self.record.bytes())?, columns, &long);
+        push_values(out, self.table(), Archived::again(self.record.bytes())?, columns, &long);
         Ok(())
     }
 
@@ -132,7 +132,7 @@ impl Row {
     /// # Errors
     /// `Damaged` if the record is.
     pub fn values(&self) -> Result<Vec<ValueRef<'_>>> {
-        let archived = Archived::new(self.record.bytes())?;
+        let archived = Archived::again(self.record.bytes())?;
         (0..archived.len()).map(|i| self.of(archived, i)).collect()
     }
 
@@ -141,7 +141,7 @@ impl Row {
     /// # Errors
     /// `Usage` if there is no such column.
     pub fn value(&self, column: usize) -> Result<ValueRef<'_>> {
-        self.of(Archived::new(self.record.bytes())?, column)
+        self.of(Archived::again(self.record.bytes())?, column)
     }
 
     /// The value of a column, by its name (compared as SQLite compares names) or its number, from 0.
