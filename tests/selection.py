@@ -4,7 +4,11 @@ A selection is an object with any of `columns` (a list), `where` (SQL), `mask` (
 (`by`, `rows`, and `scan` where no index is wanted); null leaves the table out.
 """
 
+import re
 import sqlite3
+
+
+ROWIDS = ("rowid", "_rowid_", "oid")
 
 
 def name_of(raw):
@@ -52,6 +56,20 @@ class Keyed:
         parts = [f"_t.{quoted(name)} COLLATE {collation}" for name, collation in self.key]
         return parts + ([f"_t.{self.rowid}"] if self.with_rowid else [])
 
+    def names_rowid(self, expression):
+        """Whether one of the rowid's names stands there, quoted or not, that is no column's."""
+        words = re.findall(r"\w+", re.sub(r"'(?:[^']|'')*'", " ", expression))
+        return any(low(word) in ROWIDS and self.column(word) is None for word in words)
+
+    def strays(self, expression):
+        """Whether a name between double quotes is no column's, where one may stand."""
+        text = re.sub(r"'(?:[^']|'')*'", " ", expression)
+        for found in re.finditer(r'(collate\s*)?"((?:[^"]|"")*)"(\s*\()?', text, re.IGNORECASE):
+            name = found[2].replace('""', '"')
+            if not found[1] and not found[3] and self.column(name) is None and low(name) not in ROWIDS:
+                return True
+        return False
+
     def begins_an_index(self, name):
         whole = [parts for _, partial, parts in self.indexes if not partial]
         return name == self.alias or any(parts and parts[0][0] == name for parts in whole)
@@ -75,6 +93,10 @@ def misfit(db, table, selection):
             return f"column {name} is of the key"
         expressions.append((name, mask))
     for name, expression in expressions:
+        if t.alias is None and t.key and t.names_rowid(expression):
+            return f"{name}: a copy of the row has another rowid"
+        if t.strays(expression):
+            return f"{name}: a name that is no column's is taken for a string"
         try:
             db.execute(f"SELECT ({expression}\n) FROM {quoted(table)} LIMIT 0").fetchall()
         except sqlite3.Error as error:

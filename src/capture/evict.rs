@@ -127,6 +127,12 @@ fn is_rowid_name(t: &SourceTable, word: &str) -> bool {
 }
 
 impl SourceTable {
+    /// A name between double quotes that is neither a column's nor the rowid's: SQLite takes it for a string.
+    pub(crate) fn stray(&self, expression: &str) -> Option<String> {
+        let stray = |name: &String| self.column(name).is_none() && !is_rowid_name(self, name);
+        sqltext::quoted_columns(expression).into_iter().find(stray)
+    }
+
     /// Whether an expression is made of the rowid, by any of its names.
     pub(crate) fn names_rowid(&self, expression: &str) -> bool {
         sqltext::names(expression).iter().any(|word| is_rowid_name(self, word))

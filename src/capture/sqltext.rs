@@ -118,6 +118,17 @@ fn is_name(token: &str) -> bool {
         || token.chars().next().is_some_and(|c| is_word(c) && !c.is_ascii_digit())
 }
 
+/// The names between double quotes that stand where a column may: SQLite takes one that is none for a string.
+pub(crate) fn quoted_columns(expression: &str) -> Vec<String> {
+    let tokens: Vec<&str> = tokens(expression).into_iter().filter(|t| *t != " ").collect();
+    let of = |(n, token): (usize, &&str)| {
+        let before = n.checked_sub(1).and_then(|n| tokens.get(n)).copied().unwrap_or_default();
+        let is_column = !before.eq_ignore_ascii_case("collate") && tokens.get(n + 1) != Some(&"(");
+        (token.starts_with('"') && is_column).then(|| unquoted(token))
+    };
+    tokens.iter().enumerate().filter_map(of).collect()
+}
+
 /// Whether an expression compares values otherwise than with NULL: then the affinity of its columns matters.
 pub(crate) fn compares(expression: &str) -> bool {
     let tokens = tokens(expression);

@@ -1,7 +1,7 @@
 //! The one write: pieces of windows go into redb, rows and cursor in one transaction.
 //!
 //! Must never commit before a window's end, and never commit rows without the cursor that they belong
-//! to. Windows that have arrived meanwhile join the transaction; it never waits for one to arrive.
+//! to. Windows that have arrived meanwhile join the transaction; only a backlog's are waited for.
 
 use super::history::{self, Limits, Recording};
 use super::index::{INDEX, Indexes};
@@ -293,6 +293,7 @@ impl Writer {
                 self.change(change, open, touched)?;
             }
             let between = piece.end.is_some();
+            let mut until = None;
             if let Some(end) = piece.end {
                 touched.brought.windows += 1;
                 // What is recorded of a transaction is for those who want it soon.
@@ -302,8 +303,17 @@ impl Writer {
                 }
                 merged += 1;
                 whole = Some(end);
+                until = gathers.then(|| tokio::time::Instant::from_std(began + end.gather));
             }
-            piece = match pieces.next().await {
+            // What was to come at once may not: the source may be away by now.
+            let next = match until {
+                Some(until) => match tokio::time::timeout_at(until, pieces.next()).await {
+                    Ok(next) => next,
+                    Err(_) => return Ok(whole),
+                },
+                None => pieces.next().await,
+            };
+            piece = match next {
                 Some(Ok(piece)) => piece,
                 ended if between => {
                     self.failed_next = ended.and_then(Result::err);

@@ -12,7 +12,7 @@ use crate::record::{Archived, Place, has_long, unseal};
 use crate::schema::{Column, Table};
 use crate::value::{Value, ValueRef};
 use redb::{OwnedAccessGuard, ReadOnlyTable};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub struct Row {
     name: Vec<u8>,
     shapes: Shapes,
     shape: usize,
-    long: HashMap<usize, Vec<u8>>,
+    long: BTreeMap<usize, Vec<u8>>,
     /// The row's page belongs to its snapshot.
     _ticket: Option<Arc<Ticket>>,
 }
@@ -70,7 +70,7 @@ impl Row {
     ) -> Result<Self> {
         let archived = Archived::new(record.value())?;
         let shape = shape_of(archived, shapes)?;
-        let mut long = HashMap::new();
+        let mut long = BTreeMap::new();
         if has_long(record.value()) {
             for column in 0..archived.len() {
                 if let Some(Place::Outside { len, hash, .. }) = archived.place(column) {
@@ -86,7 +86,7 @@ impl Row {
     pub(super) fn kept(name: Vec<u8>, side: Side, shapes: Shapes) -> Result<Self> {
         let archived = Archived::new(&side.record)?;
         let shape = shape_of(archived, &shapes)?;
-        let mut long = HashMap::new();
+        let mut long = BTreeMap::new();
         for (column, bytes) in side.longs {
             let column = usize::from(column);
             match archived.place(column) {

@@ -166,6 +166,10 @@ fn check(t: &SourceTable, expression: &str) -> Result<()> {
             "the rowid is no value of the row here; an expression on columns of the same row is wanted",
         ));
     }
+    // SQLite takes it for a string, and a filter on a column that was renamed or dropped would empty the replica.
+    if let Some(name) = t.stray(expression) {
+        return Err(Error::unknown("column", &name, t.table.columns.iter().map(|c| c.name.as_str())));
+    }
     let mut scratch = Sql::scratch()?;
     let table = quote(&t.table.name);
     let columns: Vec<String> = t.table.columns.iter().map(|c| quote(&c.name)).collect();

@@ -67,6 +67,7 @@ fn a_soak_with_schema_changes_and_kills_ends_equal_and_nothing_creeps() {
     let source = redtail.path("source.db");
     let side = "CREATE TABLE side(id INTEGER PRIMARY KEY, body TEXT)";
     oracle.script(&source, &["PRAGMA journal_mode = WAL", EVENTS, side]);
+    redtail.ok(&["init", "-s", "source.db"]);
     let writer = Writer::start(&source, Ledger::default(), chance.fork());
     let mut run = redtail.spawn_run("source.db", "replica.redb");
     run.live();

@@ -70,12 +70,14 @@ fn a_copy_and_a_comparison_show_a_bar_with_rate_and_time_left() {
     application(&redtail.path("source.db"), &[many]);
     let sync = ["sync", "-s", "source.db", "-r", "replica.redb"];
     let wanted = ["copying items", "rows/s"];
-    let Some((shown, _)) = in_terminal(&redtail, test, &wanted, &sync) else { return };
+    // Small pieces, each on disk before the next, or it is through before anybody sees it.
+    let slow = redtail.with_env("REDTAIL_CHUNK_ROWS", "600").with_env("REDTAIL_MAX_TRANSACTION", "0s");
+    let Some((shown, _)) = in_terminal(&slow, test, &wanted, &sync) else { return };
     // It was interrupted; what it had copied stays.
     assert!(shown.contains("\x1b["), "it moves: {shown:?}");
     redtail.sync("source.db", "replica.redb");
     let verify = ["verify", "-s", "source.db", "-r", "replica.redb"];
-    in_terminal(&redtail, test, &["comparing: ", " of 200,003 rows", "rows/s"], &verify);
+    in_terminal(&slow, test, &["comparing: ", " of 200,003 rows", "rows/s"], &verify);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! `REDTAIL_SEED` sets the seed, which is printed; `REDTAIL_CRASHES` how many crashes are simulated.
 
 mod flips;
+mod gather;
 mod machine;
 mod model;
 mod nth;
