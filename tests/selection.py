@@ -9,6 +9,15 @@ import sqlite3
 
 
 ROWIDS = ("rowid", "_rowid_", "oid")
+# Strings, names between three kinds of quotes, words, and single characters.
+TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|\w+|\S""")
+
+
+def unquoted(token):
+    """A name without its quotes."""
+    if token[0] in "\"`":
+        return token[1:-1].replace(token[0] * 2, token[0])
+    return token[1:-1] if token[0] == "[" else token
 
 
 def name_of(raw):
@@ -58,16 +67,17 @@ class Keyed:
 
     def names_rowid(self, expression):
         """Whether one of the rowid's names stands there, quoted or not, that is no column's."""
-        words = re.findall(r"\w+", re.sub(r"'(?:[^']|'')*'", " ", expression))
+        words = (unquoted(token) for token in TOKEN.findall(expression) if not token.startswith("'"))
         return any(low(word) in ROWIDS and self.column(word) is None for word in words)
 
     def strays(self, expression):
         """Whether a name between double quotes is no column's, where one may stand."""
-        text = re.sub(r"'(?:[^']|'')*'", " ", expression)
-        for found in re.finditer(r'(collate\s*)?"((?:[^"]|"")*)"(\s*\()?', text, re.IGNORECASE):
-            name = found[2].replace('""', '"')
-            if not found[1] and not found[3] and self.column(name) is None and low(name) not in ROWIDS:
-                return True
+        tokens = ["", *TOKEN.findall(expression), ""]
+        for before, token, behind in zip(tokens, tokens[1:], tokens[2:]):
+            if token.startswith('"') and low(before) != "collate" and behind != "(":
+                name = unquoted(token)
+                if self.column(name) is None and low(name) not in ROWIDS:
+                    return True
         return False
 
     def begins_an_index(self, name):

@@ -44,6 +44,7 @@ const WRONG: &[(&str, &[&str])] = &[
     ("[tables.user]\nwhere = '1) OR (1'", &["tables.user.where", "syntax error"]),
     ("[tables.user]\nwhere = '1; DROP TABLE user'", &["tables.user.where", "syntax error"]),
     ("[tables.named]\nwhere = 'v > 1 OR \"rowid\" > 5'", &["tables.named.where", "the rowid is no value of the row here"]),
+    ("[tables.user]\nwhere = '\"emial\" IS NULL'", &["tables.user.where", "column \"emial\" is not known", "did you mean \"email\"?"]),
     ("[tables.user]\nmask = { emial = '1' }", &["tables.user.mask.emial", "did you mean \"email\"?"]),
     ("[tables.user]\nmask = { id = '1' }", &["tables.user.mask.id", "key cannot be masked"]),
     ("[tables.user]\nmask = { email = 'hex(randomblob(2))' }", &["tables.user.mask.email", "non-deterministic"]),
