@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 impl Replicator {
     /// Goes on with other settings, from the next window on if this is running: which tables are replicated and
-    /// what of them, and every limit of following. Source and replica stay; [`Source::check`] of a source with the
+    /// what of them, and every limit of following. Source and replica stay; [`crate::Source::check`] of a source with the
     /// new settings tells beforehand whether they fit.
     ///
     /// # Errors
