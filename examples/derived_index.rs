@@ -45,6 +45,10 @@ async fn subscribe(folder: &Path) -> Result<(), Failure> {
         Some(changes) => changes,
         None => build(&replicator, &index).await?,
     };
+    // The last note may have been there already when the index was built.
+    if is_over(&index)? {
+        return Ok(());
+    }
     while let Some(window) = changes.next().await {
         let window = window?;
         let txn = index.begin_write()?;
@@ -100,6 +104,11 @@ fn position(index: &Database) -> Result<Option<Position>, Failure> {
     let position = txn.open_table(STATE)?.get("position")?.map(|p| p.value().parse()).transpose()?;
     txn.commit()?;
     Ok(position)
+}
+
+fn is_over(index: &Database) -> Result<bool, Failure> {
+    let words = index.begin_read()?.open_table(WORDS)?;
+    Ok(words.range((END, i64::MIN)..=(END, i64::MAX))?.next().is_some())
 }
 
 fn put_in(txn: &WriteTransaction, row: &Row) -> Result<(), Failure> {
