@@ -2,7 +2,7 @@
 //!
 //! Every line's `position` is one from which it can be resumed without loss: it moves on with a window's last line.
 
-use crate::control::{Beat, Request, connect, relay};
+use crate::control::{Beat, Request, connect, relayed};
 use crate::settings::Settings;
 use crate::{Exit, failure, json};
 use redtail::{Change, Changes, Error, Kind, Position, Replica, Replicator, Result, Row, Window};
@@ -19,9 +19,7 @@ pub async fn changes(settings: &Settings, from: Option<String>, snapshot: bool, 
     let position: Option<Position> = from.as_deref().map(str::parse).transpose()?;
     if let Some(stream) = connect(path) {
         let request = Request::Changes { from, snapshot, typed };
-        return tokio::task::spawn_blocking(move || relay(stream, &request))
-            .await
-            .map_err(|e| failure(&e.into()))?;
+        return relayed(stream, request).await;
     }
     let replica = Replica::open_to_read(path, &settings.config)?;
     let Some(position) = position else {

@@ -1,6 +1,6 @@
 //! `compact`: gives the replica's unused space back, through the running `run` if there is one.
 
-use crate::control::{Request, connect, relay};
+use crate::control::{Request, connect, relayed};
 use crate::settings::Settings;
 use crate::{Exit, failure};
 use redtail::{Compacted, Replica};
@@ -11,9 +11,7 @@ pub async fn compact(settings: &Settings, json: bool) -> Exit {
     let path = settings.replica()?;
     if let Some(stream) = connect(path) {
         let request = Request::Compact { json };
-        return tokio::task::spawn_blocking(move || relay(stream, &request))
-            .await
-            .map_err(|e| failure(&e.into()))?;
+        return relayed(stream, request).await;
     }
     let done = Replica::open_existing(path, &settings.config)?.compact()?;
     write(done, json, &mut io::stdout().lock())

@@ -112,9 +112,7 @@ pub async fn ask(replica: &Path, request: Request, config: &redtail::Config) -> 
     let opened = if connect(replica).is_some() { None } else { opened_to_read(replica, config).await? };
     let Some(replica) = opened else {
         let stream = connect(replica).ok_or_else(ended)?;
-        return tokio::task::spawn_blocking(move || relay(stream, &request))
-            .await
-            .map_err(|e| failure(&e.into()))?;
+        return relayed(stream, request).await;
     };
     let work = move || {
         let mut out = BufWriter::new(io::stdout().lock());
@@ -157,6 +155,11 @@ pub fn ended() -> Error {
 /// The socket of whoever holds this replica; `None` if nobody answers.
 pub fn connect(replica: &Path) -> Option<UnixStream> {
     UnixStream::connect(path_of(replica)).ok()
+}
+
+/// As [`relay`], without keeping the runtime waiting.
+pub async fn relayed(stream: UnixStream, request: Request) -> Exit {
+    tokio::task::spawn_blocking(move || relay(stream, &request)).await.map_err(|e| failure(&e.into()))?
 }
 
 /// Sends the request and prints what comes back.

@@ -49,6 +49,21 @@ async fn open(settings: &Settings, patient: bool) -> Result<Arc<Replicator>> {
     Ok(Arc::new(Replicator::new(source, replica, settings.config.clone())))
 }
 
+/// Opens what the settings name, to work on these tables; both must be there.
+pub async fn on_tables(settings: &Settings, tables: &[String]) -> Result<Replicator> {
+    let path = settings.replica()?;
+    let source = Source::open(settings.source()?, &settings.config)?;
+    {
+        // Wrong names are refused before the replica is opened to be written.
+        let replica = Replica::open_to_read(path, &settings.config)?;
+        source.recognise(&replica).await?;
+        let snapshot = replica.snapshot()?;
+        tables.iter().try_for_each(|t| snapshot.table(t).map(|_| ()))?;
+    }
+    let replica = Replica::open_existing(path, &settings.config)?;
+    Ok(Replicator::new(source, replica, settings.config.clone()))
+}
+
 /// A new replica needs a folder to be made in.
 fn folder_of(path: &Path) -> Result<()> {
     match path.parent() {

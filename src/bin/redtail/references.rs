@@ -1,6 +1,6 @@
 //! `verify --references`: rows whose foreign keys lead nowhere in the replica.
 
-use crate::control::{Request, connect, relay};
+use crate::control::{Request, connect, relayed};
 use crate::settings::Settings;
 use crate::{Exit, failure, json};
 use redtail::{Orphans, Replica, Replicator, Result, Source};
@@ -14,10 +14,7 @@ const LEVEL: Duration = Duration::from_secs(30);
 pub async fn references(settings: &Settings, json: bool) -> Exit {
     let path = settings.replica()?;
     if let Some(stream) = connect(path) {
-        let request = Request::References { json };
-        return tokio::task::spawn_blocking(move || relay(stream, &request))
-            .await
-            .map_err(|e| failure(&e.into()))?;
+        return relayed(stream, Request::References { json }).await;
     }
     let source = Source::open(settings.source()?, &settings.config)?;
     let replica = Replica::open_to_read(path, &settings.config)?;

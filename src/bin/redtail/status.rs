@@ -1,6 +1,6 @@
 //! `status`: where a replica stands, from the running `run` or from the file.
 
-use crate::control::{Request, connect, ended, opened_to_read, relay};
+use crate::control::{Request, connect, ended, opened_to_read, relayed};
 use crate::settings::Settings;
 use crate::{Exit, endpoint, failure, messages};
 use redtail::{Progress, Replica, Replicator, Source, Work};
@@ -63,9 +63,7 @@ pub async fn status(settings: &Settings, json: bool) -> Exit {
     let Some(replica) = opened else {
         let request = Request::Status { seen, json };
         let stream = connect(path).ok_or_else(ended)?;
-        return tokio::task::spawn_blocking(move || relay(stream, &request))
-            .await
-            .map_err(|e| failure(&e.into()))?;
+        return relayed(stream, request).await;
     };
     write(&replica, None, seen.as_ref(), json, &mut io::stdout().lock())
 }

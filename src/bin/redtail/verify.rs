@@ -1,30 +1,18 @@
 //! `verify`: compares source and replica, through the running `run` if there is one.
 
-use crate::control::{Request, connect, relay};
+use crate::control::{Request, connect, relayed};
 use crate::settings::Settings;
-use crate::{Exit, failure, json, progress};
-use redtail::{Replica, Replicator, Source, Verified};
+use crate::{Exit, failure, follow, json, progress};
+use redtail::Verified;
 use serde_json::json;
 use std::io::{self, Write};
 
 pub async fn verify(settings: &Settings, tables: Vec<String>, repair: bool, json: bool) -> Exit {
     let path = settings.replica()?;
     if let Some(stream) = connect(path) {
-        let request = Request::Verify { tables, repair, json };
-        return tokio::task::spawn_blocking(move || relay(stream, &request))
-            .await
-            .map_err(|e| failure(&e.into()))?;
+        return relayed(stream, Request::Verify { tables, repair, json }).await;
     }
-    let source = Source::open(settings.source()?, &settings.config)?;
-    {
-        // Wrong names are refused before the replica is opened to be written.
-        let replica = Replica::open_to_read(path, &settings.config)?;
-        source.recognise(&replica).await?;
-        let snapshot = replica.snapshot()?;
-        tables.iter().try_for_each(|t| snapshot.table(t).map(|_| ()))?;
-    }
-    let replica = Replica::open_existing(path, &settings.config)?;
-    let replicator = Replicator::new(source, replica, settings.config.clone());
+    let replicator = follow::on_tables(settings, &tables).await?;
     let shown = progress::show(&replicator, "verify");
     let found = replicator.verify(&tables, repair).await;
     shown.end().await;
