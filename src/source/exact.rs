@@ -131,7 +131,7 @@ fn term(text: &str) -> Option<(Term<'_>, &str)> {
 /// value and one for 62 keeps tables of 1,000 columns under SQLite's limit of 2,000 columns a SELECT.
 ///
 /// Where blobs are not to be expected, every blob that comes is text and a blob comes as hexadecimal text:
-/// comparisons tell the classes apart (numbers before text before blobs), at a fifth of what `typeof` costs.
+/// comparisons tell the classes apart (numbers before text before blobs), at a quarter of what `typeof` costs.
 /// The unary plus keeps a comparison from converting: text like a number in a column whose type was altered.
 /// A mask that is the same for every row has it in its column's name.
 pub(crate) fn as_columns(sql: &str) -> Cow<'_, str> {
