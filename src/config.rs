@@ -194,6 +194,9 @@ pub struct Config {
     pub ack_interval: Duration,
     /// When `run` brings the replica up to date. Default: it follows without end.
     pub sync: Option<Occasions>,
+    /// While `run` follows: how often every table is compared with the source and mended, for writes that no
+    /// trigger sees, by programs that switch triggers off. Default: never.
+    pub audit_every: Option<Duration>,
     /// Keep what changed in the replica, so that a subscriber can go on from a position. Default: nothing is kept,
     /// and changes are recorded only while somebody subscribes.
     pub keep_changes: Option<KeepChanges>,
@@ -247,6 +250,7 @@ impl Default for Config {
             changelog: Changelog::default(),
             ack_interval: Duration::from_secs(5),
             sync: None,
+            audit_every: None,
             keep_changes: None,
             subscriber_rows: 1_000_000,
             durability: Durability::default(),

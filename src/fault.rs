@@ -58,6 +58,11 @@ pub(crate) fn on_nfs() -> bool {
     is("on-nfs")
 }
 
+/// `hasty-clock`: what happens every 30 seconds happens every 0.3. No fault, but its test need not wait.
+pub(crate) fn hasty_clock() -> bool {
+    is("hasty-clock")
+}
+
 /// `drop-delta`: every seventh delta is lost.
 pub(crate) fn drops_delta() -> bool {
     use std::sync::atomic::{AtomicU64, Ordering};

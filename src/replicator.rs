@@ -6,6 +6,7 @@
 //! window wider instead of a queue longer. On any error both end, everything in flight is forgotten,
 //! and a new pair starts from the replica's cursor.
 
+mod audits;
 mod changes;
 mod occasions;
 mod rebuild;
@@ -68,6 +69,8 @@ pub struct Replicator {
     session: OnceLock<Nonce>,
     /// Somebody wants the replica to be brought up to date now.
     by_hand: Notify,
+    /// The settings have changed.
+    reloaded: Notify,
 }
 
 /// What a running replicator is asked for: it has the source and the replica's only writer.
@@ -164,6 +167,7 @@ impl Replicator {
             asked: Mutex::new(asked),
             session: OnceLock::new(),
             by_hand: Notify::new(),
+            reloaded: Notify::new(),
         }
     }
 
@@ -200,11 +204,23 @@ impl Replicator {
     /// # Errors
     /// `Usage` for a wrong source, `Divergence` if configured so, and whatever trying again cannot mend.
     pub async fn run(&self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
-        let mut shutdown = std::pin::pin!(shutdown);
+        let shutdown = std::pin::pin!(shutdown);
         let mut asked = self.asked.lock().await;
+        tokio::select! {
+            ended = self.work(shutdown, &mut asked) => ended,
+            never = self.audits() => match never {},
+        }
+    }
+
+    /// Follows, and does what it is asked for in between.
+    async fn work(
+        &self,
+        mut shutdown: Pin<&mut (impl Future<Output = ()> + Send)>,
+        asked: &mut mpsc::Receiver<Ask>,
+    ) -> Result<()> {
         let mut turns = occasions::Turns::new();
         loop {
-            let (goal, reply) = match self.turn(&mut turns, shutdown.as_mut(), &mut asked).await? {
+            let (goal, reply) = match self.turn(&mut turns, shutdown.as_mut(), asked).await? {
                 Ended::Asked(Ask::Verify(goal, reply)) => (goal, reply),
                 Ended::Asked(Ask::Compact(reply)) => {
                     let _ = reply.send(self.compacted().await);

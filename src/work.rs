@@ -27,6 +27,10 @@ pub struct Work {
     pub rebuilds_damaged: u64,
     /// Times that the source had gone back and only what was entered since was read again.
     pub rewinds: u64,
+    /// Times that every table was compared and mended by the clock ([`crate::Config::audit_every`]).
+    pub audits: u64,
+    /// Rows that these found to differ.
+    pub audit_differences: u64,
     /// Acknowledgements that were written to the source.
     pub acknowledgements: u64,
     /// Entries that were pruned from the source's changelog.

@@ -4,12 +4,17 @@ Knows every request of the oracle and a few more, and has a collation and a func
 do: APP and app_twice.
 """
 
+import _sqlite3
 import collections
+import ctypes
 import sqlite3
 import sys
 
 sys.dont_write_bytecode = True
 import oracle  # noqa: E402
+
+# SQLITE_DBCONFIG_ENABLE_TRIGGER
+ENABLE_TRIGGER = 1003
 
 open_as_oracle = oracle.connect
 
@@ -114,6 +119,29 @@ def blob(request):
         db.close()
 
 
+def untriggered(request):
+    """Runs statements on a connection that fires no triggers. Python's own switch for that came with 3.12."""
+    lib = ctypes.CDLL(_sqlite3.__file__)
+    for name in ("sqlite3_open", "sqlite3_db_config", "sqlite3_exec", "sqlite3_close"):
+        if not hasattr(lib, name):
+            return {"written": False}
+    db = ctypes.c_void_p()
+    if lib.sqlite3_open(request["db"].encode(), ctypes.byref(db)) != 0:
+        raise RuntimeError("not opened")
+    try:
+        switched = ctypes.c_int(1)
+        lib.sqlite3_db_config(db, ENABLE_TRIGGER, ctypes.c_int(0), ctypes.byref(switched))
+        if switched.value != 0:
+            raise RuntimeError("triggers stay on")
+        for sql in request["sql"]:
+            error = ctypes.c_char_p()
+            if lib.sqlite3_exec(db, sql.encode(), None, None, ctypes.byref(error)) != 0:
+                raise RuntimeError(f"{sql:.200}: {error.value}")
+    finally:
+        lib.sqlite3_close(db)
+    return {"written": True}
+
+
 def overwrite(request):
     """Copies another database into this one, page by page, as SQLite's own backup does: the file stays."""
     db, other = connect(request["db"]), connect(request["from"])
@@ -126,7 +154,7 @@ def overwrite(request):
 
 
 oracle.connect = connect
-oracle.OPERATIONS |= {"play": play, "cost": cost, "blob": blob, "overwrite": overwrite}
+oracle.OPERATIONS |= {"play": play, "cost": cost, "blob": blob, "overwrite": overwrite, "untriggered": untriggered}
 
 if __name__ == "__main__":
     oracle.main()

@@ -25,6 +25,7 @@ impl Replicator {
 
     pub(super) fn set_config(&self, config: Config) {
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
+        self.reloaded.notify_one();
     }
 
     pub(super) fn config(&self) -> Arc<Config> {

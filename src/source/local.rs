@@ -226,6 +226,9 @@ impl<O: Observer> Follower<O> {
                     Woken::Unchanged => self.level(Instant::now()),
                     Woken::Stopped => return Err(Error::stopped()),
                 }
+                if self.is_audit_late() {
+                    break;
+                }
             }
         }
     }

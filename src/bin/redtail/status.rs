@@ -125,6 +125,7 @@ fn work(w: &Work) -> Json {
         },
         "rebuilds": { "diverged": w.rebuilds_diverged, "damaged": w.rebuilds_damaged },
         "rewinds": w.rewinds,
+        "audits": { "done": w.audits, "differences": w.audit_differences },
         "acknowledgements": w.acknowledgements,
         "pruned": w.pruned,
     })

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use crate::support::poll;
 use crate::support::trial::{Control, Script, Trial};
 use crate::support::writer::Held;
+use crate::support::{note, poll};
 
 const BLIND: &str = "ignore-schema-version";
 const START: &[&str] = &["PRAGMA journal_mode = WAL", "CREATE TABLE beat(n)", "INSERT INTO beat VALUES (0)"];
@@ -84,6 +84,25 @@ fn a_schema_version_set_back_by_hand_is_not_believed_at_the_start() {
             trial.stop();
         }
         trial.assert_equal("at the start");
+    }
+}
+
+// Attacks: and while it runs, all is compared from time to time, though nothing is a sign of anything.
+#[test]
+fn a_schema_version_set_back_by_hand_is_not_believed_for_long() {
+    let test = "a_schema_version_set_back_by_hand_is_not_believed_for_long";
+    if !cfg!(debug_assertions) {
+        return note(&format!("skipped: {test}: half a minute has to pass in a release build"));
+    }
+    for fault in [Some("hasty-clock"), None] {
+        let Some(mut trial) = begin(test, fault, true) else { return };
+        let back = format!("PRAGMA schema_version = {}", trial.integers(VERSION)[0]);
+        unseen(&mut trial, &owned("BEGIN"), &[back, "COMMIT".to_owned()]);
+        if fault.is_some() {
+            trial.becomes_equal("after the next time");
+        } else {
+            assert!(!trial.compare().equal, "before the next time nothing tells of it");
+        }
     }
 }
 

@@ -15,3 +15,4 @@ mod renumbered;
 mod skipped;
 mod tables;
 mod timing;
+mod uncaptured;

@@ -175,6 +175,8 @@ fn work(out: &mut Text, p: &Progress) {
         &[("diverged", w.rebuilds_diverged), ("damaged", w.rebuilds_damaged)],
     );
     out.counter("redtail_rewinds_total", "Times that the source had gone back by a few entries.", w.rewinds);
+    out.counter("redtail_audits_total", "Comparisons of every table by the clock.", w.audits);
+    out.counter("redtail_audit_differences_total", "Rows that these found to differ.", w.audit_differences);
     out.counter("redtail_acknowledgements_total", "Writes to the source.", w.acknowledgements);
     out.counter(
         "redtail_pruned_entries_total",

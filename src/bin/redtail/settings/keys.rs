@@ -18,7 +18,7 @@ macro_rules! key {
     };
 }
 
-pub(super) const KEYS: [Key; 32] = [
+pub(super) const KEYS: [Key; 33] = [
     key!("source", |s, v| text(v).map(|t| s.source = Some(t.to_owned())), |s| s
         .source
         .clone()
@@ -33,6 +33,10 @@ pub(super) const KEYS: [Key; 32] = [
     key!("sync", |s, v| values::occasions(v).map(|o| s.config.sync = o), |s| Some(values::occasions_shown(
         s.config.sync
     ))),
+    key!("audit_every", |s, v| duration(v).map(|d| s.config.audit_every = Some(d)), |s| s
+        .config
+        .audit_every
+        .map(time)),
     key!("keep_changes", |s, v| values::keep_changes(v).map(|k| s.config.keep_changes = Some(k)), |s| s
         .config
         .keep_changes
