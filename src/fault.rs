@@ -82,6 +82,11 @@ pub(crate) fn stale_index() -> bool {
     is("stale-index")
 }
 
+/// `stale-projection`: the record that an application's type was given of a row stays when the row changes.
+pub(crate) fn stale_projection() -> bool {
+    is("stale-projection")
+}
+
 /// `after-only`: keys are entered by AFTER triggers, as one would write it at first; those that might be evicted
 /// excepted, which have a fault of their own.
 pub(crate) fn after_only() -> bool {

@@ -54,9 +54,10 @@ pub use cursor::{LogId, Nonce, Position};
 pub use error::{Error, Kind, Result};
 pub use lookup::{Key, KeyRange};
 pub use progress::{Progress, State};
+pub use record::projected::Archivable;
 pub use replica::{
-    Change, ColumnRef, Compacted, Difference, Index, KeptChanges, MovedAside, Op, Orphan, Orphans, Replica,
-    Row, Scan, Snapshot, Space, TableInfo, Window,
+    Change, ColumnRef, Compacted, Difference, Index, KeptChanges, MovedAside, Op, Orphan, Orphans, Project,
+    Projected, ProjectedScan, Projection, Replica, Row, Scan, Snapshot, Space, TableInfo, Window,
 };
 pub use replicator::{Changes, Rebuilt, Replicator, Verified, Wait};
 pub use schema::{Column, Table, is_numeric};

@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::cursor::{Nonce, Position};
 use crate::error::{Error, Kind, Result};
 use crate::progress::{Progress, State, Watch};
-use crate::replica::{Applied, Compacted, Condition, Difference, Replica, Writer};
+use crate::replica::{Applied, Compacted, Condition, Difference, Project, Projectors, Replica, Writer};
 use crate::source::Source;
 use crate::source::acknowledge::Acknowledging;
 use crate::source::local::{self, Observer, Windows};
@@ -62,6 +62,7 @@ pub struct Replicator {
     source: Source,
     replica: Replica,
     config: RwLock<Arc<Config>>,
+    projectors: Projectors,
     progress: Arc<watch::Sender<Progress>>,
     asks: mpsc::Sender<Ask>,
     asked: Mutex<mpsc::Receiver<Ask>>,
@@ -162,6 +163,7 @@ impl Replicator {
             source,
             replica,
             config,
+            projectors: Projectors::default(),
             progress,
             asks,
             asked: Mutex::new(asked),
@@ -169,6 +171,19 @@ impl Replicator {
             by_hand: Notify::new(),
             reloaded: Notify::new(),
         }
+    }
+
+    /// Keeps a type of the application's own beside each row of a table, to be read with
+    /// [`Snapshot::projection`](crate::Snapshot::projection): from the first `sync_once` or `run` on. What is new, or
+    /// has another version, is made of the rows that are there before anything is read from the source. A replicator
+    /// that is not told of a projection takes it out of the replica: nobody would keep it up to date.
+    ///
+    /// Two types of one table have two names ([`Project::NAME`]); else whatever runs ends with an error of the kind
+    /// `Usage`.
+    #[must_use]
+    pub fn projecting<T: Project>(mut self) -> Self {
+        self.projectors.add::<T>();
+        self
     }
 
     /// The replica, to read from while this runs.
@@ -538,8 +553,10 @@ impl Replicator {
         let (start, mut config) = (self.replica.start()?, Config::clone(&self.config()));
         self.progress.send_modify(|p| p.resumed(&start));
         let acknowledging = Acknowledging::new(enrolled.claim.clone(), enrolled.known.as_ref());
-        let mut writer =
-            Writer::new(&self.replica, config.durability)?.recording(&config).indexed(&config)?;
+        let mut writer = Writer::new(&self.replica, config.durability)?
+            .recording(&config)
+            .indexed(&config)?
+            .projecting(&self.projectors)?;
         let watch = Watch(Arc::clone(&self.progress));
         if apart {
             config.max_transaction = Duration::ZERO;

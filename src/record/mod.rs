@@ -1,11 +1,13 @@
 //! Rows as bytes: the stored record and the batch of deltas that carries it there.
 //!
-//! The only folder that names rkyv; `state` has the records that are no rows. A record is `[format][flags][shape, 2 bytes][checksum, 4
+//! The only folder that names rkyv; `state` has the records that are no rows, `projected` those of an application's
+//! own types. A record is `[format][flags][shape, 2 bytes][checksum, 4
 //! bytes][archive]`: shape says by which of the table's definitions the row was read, and the checksum is compared before the archive is touched, because redb verifies no pages on ordinary reads.
 //! Values above [`INLINE`] bytes lie outside the record, in pieces that fill redb's pages; the record
 //! keeps their length and hash. docs/format.md has the bytes.
 
 pub(crate) mod history;
+pub(crate) mod projected;
 pub(crate) mod state;
 
 use crate::error::{Error, Kind, Result};

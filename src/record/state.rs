@@ -120,6 +120,29 @@ pub(crate) fn decode_indexes(bytes: &[u8]) -> Result<Vec<IndexState>> {
     rkyv::from_bytes::<Vec<IndexState>, rancor::Error>(unseal(bytes)?).map_err(|e| wrong("indexes", &e))
 }
 
+/// What the replica knows of a projection.
+#[derive(Archive, Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct ProjectionState {
+    /// Its records' names begin with it.
+    pub number: u32,
+    pub table: u32,
+    pub name: String,
+    pub version: u32,
+    /// The size of the archived type, in bytes: a type that was changed without its version mostly has another one.
+    pub size: u32,
+    /// Set while it is being made: the key of the last row that was looked at.
+    pub through: Option<Vec<u8>>,
+}
+
+pub(crate) fn encode_projections(states: &Vec<ProjectionState>) -> Result<Vec<u8>> {
+    Ok(seal(&rkyv::to_bytes::<rancor::Error>(states).map_err(|e| wrong("projections", &e))?))
+}
+
+pub(crate) fn decode_projections(bytes: &[u8]) -> Result<Vec<ProjectionState>> {
+    rkyv::from_bytes::<Vec<ProjectionState>, rancor::Error>(unseal(bytes)?)
+        .map_err(|e| wrong("projections", &e))
+}
+
 #[derive(Archive, Serialize, Deserialize)]
 struct StoredPast(Vec<(u64, u64, u32, Vec<u8>)>);
 

@@ -5,6 +5,7 @@
 
 use super::history::{self, Limits, Recording};
 use super::index::{INDEX, Indexes};
+use super::projecting::{PROJECTED, Projecting};
 use super::{
     CURSOR, META, NEXT, PAST, PIECES, ROWS, Replica, SEEN, TABLES, count_name, failed, guard, meta, prefix,
 };
@@ -18,6 +19,7 @@ use crate::value::Value;
 use crate::window::{Change, End, Piece, REMEMBER, Remembered, TableNo};
 use crate::work::Brought;
 use futures::FutureExt as _;
+use redb::ReadableTable as _;
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Bound;
 use std::panic::AssertUnwindSafe;
@@ -63,6 +65,7 @@ pub(crate) struct Writer {
     pub(super) replica: Replica,
     durability: Durability,
     pub(super) indexes: Indexes,
+    pub(super) projecting: Projecting,
     pub(super) recorded: Limits,
     /// There may be something of an earlier recording.
     left: bool,
@@ -100,6 +103,8 @@ pub(super) struct Open<'t> {
     pub recording: Option<Recording<'t>>,
     /// Set where there are secondary indexes.
     pub index: Option<redb::Table<'t, &'static [u8], &'static [u8]>>,
+    /// Set where an application has projections.
+    pub projected: Option<redb::Table<'t, &'static [u8], &'static [u8]>>,
 }
 
 /// What one transaction has touched besides rows.
@@ -128,6 +133,7 @@ impl Writer {
             replica: replica.clone(),
             durability,
             indexes: Indexes::default(),
+            projecting: Projecting::default(),
             recorded: Limits::default(),
             left: true,
             tables: start.tables.into_iter().collect(),
@@ -245,9 +251,13 @@ impl Writer {
                 past: txn.open_table(PAST).map_err(failed)?,
                 recording: None,
                 index: None,
+                projected: None,
             };
             if !self.indexes.is_empty() {
                 open.index = Some(txn.open_table(INDEX).map_err(failed)?);
+            }
+            if !self.projecting.is_empty() {
+                open.projected = Some(txn.open_table(PROJECTED).map_err(failed)?);
             }
             let recorder = &self.replica.recorder;
             let how = (self.recorded, self.is_whole());
@@ -257,6 +267,7 @@ impl Writer {
             };
             self.close(&mut open, &touched, &end)?;
             self.close_indexes(&mut open)?;
+            self.close_projections(&mut open)?;
             (end, self.close_recording(&mut open, &end)?)
         };
         self.commit(txn)?;
@@ -357,6 +368,7 @@ impl Writer {
                 self.next_no = self.next_no.max(no + 1);
                 self.tables.insert(no, *state);
                 self.index_defined(no);
+                self.project_defined(no);
                 self.counts.entry(no).or_default();
                 touched.states.insert(no);
                 touched.counts.insert(no);
@@ -364,6 +376,7 @@ impl Writer {
             Change::Forget(no) => {
                 self.note_gone(no, open)?;
                 self.index_forget(no, open)?;
+                self.project_forget(no, open)?;
                 take_all(&mut open.rows, &prefix(no))?;
                 take_all(&mut open.pieces, &prefix(no))?;
                 self.tables.remove(&no);
@@ -437,6 +450,9 @@ impl Writer {
         if open.index.is_some() {
             self.reindex(no, name, delta, open)?;
         }
+        if open.projected.is_some() {
+            self.project(no, name, delta, open)?;
+        }
         if self.sweeping.contains(&no) {
             match delta.record {
                 Some(_) => drop(open.seen.insert(name, ()).map_err(failed)?),
@@ -487,6 +503,24 @@ pub(super) fn take_all<V: redb::Value + 'static>(
     table
         .retain_in::<&[u8], _>((Bound::Included(prefix), upper.as_ref().map(Vec::as_slice)), |_, _| false)
         .map_err(failed)
+}
+
+/// Takes out the first so many of what begins with `prefix`; answers whether that was all.
+pub(super) fn take_some(
+    table: &mut redb::Table<'_, &'static [u8], &'static [u8]>,
+    prefix: &[u8],
+    most: usize,
+) -> Result<bool> {
+    let upper = after_all(prefix);
+    let bounds = (Bound::Included(prefix), upper.as_ref().map(Vec::as_slice));
+    let mut names = Vec::new();
+    for entry in table.range::<&[u8]>(bounds).map_err(failed)?.take(most) {
+        names.push(entry.map_err(failed)?.0.value().to_vec());
+    }
+    for name in &names {
+        table.remove(name.as_slice()).map_err(failed)?;
+    }
+    Ok(names.len() < most)
 }
 
 pub(super) fn put_longs(name: &[u8], delta: &Delta<'_>, open: &mut Open<'_>) -> Result<()> {

@@ -4,7 +4,7 @@
 //! stands in META. A new one is built before windows are applied, in small transactions that remember how far they
 //! came; one that is no longer wanted is deleted. A row that an index names is compared with what the index says of it.
 
-use super::apply::{Open, Writer, after_all, row_name};
+use super::apply::{Open, Writer, after_all, row_name, take_some};
 use super::guard::failed;
 use super::history::{definition, longs};
 use super::{META, PIECES, ROWS, prefix};
@@ -147,19 +147,14 @@ impl Writer {
         let gone: Vec<u32> = self.indexes.states.iter().filter(|s| !is_wanted(s)).map(|s| s.number).collect();
         for number in gone {
             loop {
+                // Whatever is left of it if this ends half way is not whole.
+                for state in self.indexes.states.iter_mut().filter(|s| s.number == number) {
+                    state.through = Some(Vec::new());
+                }
                 let txn = self.replica.db.begin_write()?;
                 let done = {
                     let mut index = txn.open_table(INDEX).map_err(failed)?;
-                    let (lower, upper) = (prefix(number), after_all(&prefix(number)));
-                    let bounds = (Bound::Included(lower.as_slice()), upper.as_ref().map(Vec::as_slice));
-                    let mut names = Vec::new();
-                    for entry in index.range::<&[u8]>(bounds).map_err(failed)?.take(STEP) {
-                        names.push(entry.map_err(failed)?.0.value().to_vec());
-                    }
-                    for name in &names {
-                        index.remove(name.as_slice()).map_err(failed)?;
-                    }
-                    names.len() < STEP
+                    take_some(&mut index, &prefix(number), STEP)?
                 };
                 if done {
                     self.indexes.states.retain(|s| s.number != number);

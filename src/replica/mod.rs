@@ -18,6 +18,9 @@ mod index;
 mod open;
 mod orphans;
 mod place;
+mod project;
+mod projecting;
+mod projection;
 mod range;
 mod reconcile;
 mod row;
@@ -34,6 +37,9 @@ pub use damage::MovedAside;
 pub(crate) use health::Condition;
 pub(crate) use history::Told;
 pub use orphans::{Orphan, Orphans};
+pub use project::Project;
+pub(crate) use project::Projectors;
+pub use projection::{Projected, ProjectedScan, Projection};
 pub use row::{ColumnRef, Row};
 pub use scan::{Index, Scan, Snapshot, TableInfo};
 
@@ -41,7 +47,8 @@ use crate::config::Config;
 use crate::cursor::{Cursor, Nonce};
 use crate::error::{Error, Kind, Result};
 use crate::record::state::{
-    IndexState, TableState, decode_cursor, decode_indexes, decode_past, decode_table,
+    IndexState, ProjectionState, TableState, decode_cursor, decode_indexes, decode_past, decode_projections,
+    decode_table,
 };
 use crate::record::unseal;
 use crate::window::{Remembered, Start, TableNo};
@@ -377,6 +384,12 @@ fn indexes(read: &ReadTransaction) -> Result<Vec<IndexState>> {
     let table = read.open_table(META).map_err(failed)?;
     let found = table.get_owned(index::INDEXES).map_err(failed)?;
     Ok(found.map(|v| decode_indexes(v.value())).transpose()?.unwrap_or_default())
+}
+
+fn projections(read: &ReadTransaction) -> Result<Vec<ProjectionState>> {
+    let table = read.open_table(META).map_err(failed)?;
+    let found = table.get_owned(projecting::PROJECTIONS).map_err(failed)?;
+    Ok(found.map(|v| decode_projections(v.value())).transpose()?.unwrap_or_default())
 }
 
 fn past(read: &ReadTransaction) -> Result<Vec<Remembered>> {

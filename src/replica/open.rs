@@ -9,6 +9,7 @@ use super::guard::{failed, guarded, is_damage};
 use super::health::Health;
 use super::history::{CHANGES, SHAPES, WINDOWS};
 use super::index::INDEX;
+use super::projecting::PROJECTED;
 use super::{FORMAT, META, PAST, PIECES, ROWS, SEEN, TABLES};
 use crate::error::{Error, Kind, Result};
 use crate::record::{self, seal};
@@ -266,6 +267,7 @@ pub(super) fn anew(
         copy(&read, &txn, WINDOWS)?;
         copy(&read, &txn, SHAPES)?;
         copy(&read, &txn, INDEX)?;
+        copy(&read, &txn, PROJECTED)?;
         txn.commit().map_err(failed)?;
         fs::rename(&temporary, path)
             .map_err(|e| Error::new(Kind::Replica, format!("replica {}: {}", path.display(), plain(&e))))?;

@@ -27,6 +27,10 @@ impl Writer {
         touched.brought.bytes += range.rows.bytes() as u64;
         if range.by_sweep {
             self.sweep(&range, open, touched)?;
+            if range.progress.is_none() {
+                let whole = (Bound::Excluded(prefix(no).to_vec()), after_all(&prefix(no)));
+                self.verify_projected(&range, whole, open)?;
+            }
             self.went_through(range, touched);
             return Ok(());
         }
@@ -39,15 +43,17 @@ impl Writer {
             self.compare(&range, (lower.clone(), upper.clone()), open)?;
         }
         if range.purpose == Purpose::Verify {
-            return Ok(());
+            return self.verify_projected(&range, (lower, upper), open);
         }
         self.seen_null_keys(no, &range.rows, touched);
         touched.counts.insert(no);
+        let bounds = (lower.clone(), upper.clone());
         if is_empty(&open.rows, &lower, &upper)? {
             self.append(no, &range.rows, open)?;
         } else {
             self.merge(no, &range.rows, (lower, upper), open)?;
         }
+        self.verify_projected(&range, bounds, open)?;
         self.went_through(range, touched);
         Ok(())
     }
@@ -83,7 +89,8 @@ impl Writer {
         }
         *self.counts.entry(no).or_default() += rows.len() as u64;
         self.note_new(no, rows, open)?;
-        self.index_new(no, rows, open)
+        self.index_new(no, rows, open)?;
+        self.project_new(no, rows, open)
     }
 
     /// Takes out what the source no longer has, puts what is new or other, leaves what is the same.
@@ -186,7 +193,7 @@ impl Writer {
     }
 
     /// Notes a difference, if that is what the range is for.
-    fn differ(&mut self, range: &Range, key: &[u8], what: &'static str) {
+    pub(super) fn differ(&mut self, range: &Range, key: &[u8], what: &'static str) {
         let Some(state) = self.tables.get(&range.table).filter(|_| range.purpose != Purpose::Reconcile)
         else {
             return;

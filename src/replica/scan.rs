@@ -42,9 +42,9 @@ pub struct Snapshot {
 }
 
 /// A table in a snapshot, with the shapes its rows may have.
-struct Held {
-    no: TableNo,
-    state: TableState,
+pub(super) struct Held {
+    pub no: TableNo,
+    pub state: TableState,
     shapes: Shapes,
 }
 
@@ -117,7 +117,11 @@ impl Snapshot {
         self.held(name).map(|held| &held.state.table)
     }
 
-    fn held(&self, name: &str) -> Result<&Held> {
+    pub(super) fn parts(&self) -> (&Arc<Ticket>, &ReadTransaction) {
+        (&self.ticket, &self.read)
+    }
+
+    pub(super) fn held(&self, name: &str) -> Result<&Held> {
         let exact = self.tables.iter().find(|t| t.state.table.name == name);
         let found =
             exact.or_else(|| self.tables.iter().find(|t| t.state.table.name.eq_ignore_ascii_case(name)));
@@ -146,19 +150,8 @@ impl Snapshot {
     /// # Errors
     /// `Usage` for an unknown table or a key of another width, `Damaged` if the record is.
     pub fn get(&self, table: &str, key: impl Into<Key>) -> Result<Option<Row>> {
-        let (held, key) = (self.held(table)?, key.into());
-        let key = key.values();
-        let width = held.state.table.key.parts.len();
-        if key.len() != width {
-            let names = held.state.table.key_names().join(", ");
-            return Err(Error::usage(format!(
-                "table {table:?}: its key has {width} values ({names}), not {}",
-                key.len()
-            )));
-        }
-        let mut name = prefix(held.no).to_vec();
-        let joined = held.state.table.key.nullable.then_some(ValueRef::Null);
-        held.state.table.key.encode(&mut name, key.iter().map(Value::as_ref).chain(joined));
+        let held = self.held(table)?;
+        let name = place(held, held.no, &key.into())?;
         self.ticket.guarded(|| {
             let record = self.rows.get_owned(name.as_slice()).map_err(failed)?;
             record.map(|r| Row::new(name, r, &held.shapes, &self.pieces, &self.ticket)).transpose()
@@ -355,9 +348,26 @@ fn no_beginning(table: &str, value: &Value) -> Error {
     Error::usage(format!("table {table}: only text and blobs have beginnings, not {class}"))
 }
 
-type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+/// The name of what belongs to the row with this key: a table's or a projection's number, and the canonical key.
+pub(super) fn place(held: &Held, number: u32, key: &Key) -> Result<Vec<u8>> {
+    let (table, key) = (&held.state.table, key.values());
+    let width = table.key.parts.len();
+    if key.len() != width {
+        let (name, names) = (&table.name, table.key_names().join(", "));
+        return Err(Error::usage(format!(
+            "table {name:?}: its key has {width} values ({names}), not {}",
+            key.len()
+        )));
+    }
+    let mut name = prefix(number).to_vec();
+    let joined = table.key.nullable.then_some(ValueRef::Null);
+    table.key.encode(&mut name, key.iter().map(Value::as_ref).chain(joined));
+    Ok(name)
+}
 
-fn is_empty(lower: &Bound<Vec<u8>>, upper: &Bound<Vec<u8>>) -> bool {
+pub(super) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+
+pub(super) fn is_empty(lower: &Bound<Vec<u8>>, upper: &Bound<Vec<u8>>) -> bool {
     match (lower, upper) {
         (Bound::Included(a), Bound::Included(b)) => a > b,
         (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a >= b,
@@ -366,7 +376,7 @@ fn is_empty(lower: &Bound<Vec<u8>>, upper: &Bound<Vec<u8>>) -> bool {
 }
 
 /// The bytes between which a range of keys lies; `encode` appends the canonical form of a key, whole or not.
-fn bounds(
+pub(super) fn bounds(
     prefix: &[u8],
     range: &KeyRange,
     encode: impl Fn(&mut Vec<u8>, &Key) -> Result<()>,
@@ -392,7 +402,7 @@ fn bounds(
     Ok((lower, upper))
 }
 
-fn encode(held: &Held, out: &mut Vec<u8>, key: &Key) -> Result<()> {
+pub(super) fn encode(held: &Held, out: &mut Vec<u8>, key: &Key) -> Result<()> {
     let table = &held.state.table;
     let (values, width) = (key.values(), table.key.width());
     if values.len() > width {
@@ -407,7 +417,7 @@ fn encode(held: &Held, out: &mut Vec<u8>, key: &Key) -> Result<()> {
 }
 
 /// Appends what all keys have in common that begin like this one.
-fn begin(held: &Held, out: &mut Vec<u8>, key: &Key) -> Result<()> {
+pub(super) fn begin(held: &Held, out: &mut Vec<u8>, key: &Key) -> Result<()> {
     let Some((last, first)) = key.values().split_last() else { return Ok(()) };
     encode(held, out, &first.into())?;
     let collation = held.state.table.key.collations().get(first.len()).copied();
