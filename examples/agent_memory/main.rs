@@ -7,7 +7,7 @@
 mod service;
 mod timer;
 
-use redtail::{Config, Replica, Replicator, Source};
+use redtail::{Config, Project, Replica, Replicator, Row, Source};
 use service::{Failure, Memory, Service};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +17,23 @@ use timer::Timer;
 const EVERY: Duration = Duration::from_millis(500);
 /// How long a change is waited for before it counts as never seen.
 const NEVER: Duration = Duration::from_millis(1_500);
+
+/// An episode as the service uses it: the replica keeps it beside the row, and it is read where it lies.
+#[derive(rkyv::Archive, rkyv::Serialize)]
+struct Episode {
+    id: String,
+    reward: Option<f64>,
+}
+
+impl Project for Episode {
+    const TABLE: &'static str = "episodes";
+    const VERSION: u32 = 1;
+
+    fn project(row: &Row) -> redtail::Result<Option<Self>> {
+        let id = row.text("episode_id")?.unwrap_or_default().to_owned();
+        Ok(Some(Self { id, reward: row.real("reward")? }))
+    }
+}
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -28,7 +45,7 @@ async fn main() -> Result<(), Failure> {
     let config = Config::default();
     let source = Source::open(&db.display().to_string(), &config)?;
     let replica = Replica::open(folder.path().join("cache.redb"), &config)?;
-    let replicator = Arc::new(Replicator::new(source, replica.clone(), config));
+    let replicator = Arc::new(Replicator::new(source, replica.clone(), config).projecting::<Episode>());
     replicator.sync_once().await?;
     let before = replicator.progress().borrow().work;
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -96,9 +113,12 @@ async fn probes(service: &Service, timer: &Timer, replicator: &Replicator) -> Re
         let begun = Instant::now();
         let snapshot = replicator.snapshot_at_head(Duration::from_secs(10)).await?;
         let by_redtail = begun.elapsed();
-        let row = snapshot.get("episodes", key.as_str())?;
-        let reward = row.as_ref().map(|r| r.real("reward")).transpose()?.flatten();
-        let seen = if there { reward == Some(-1.0) } else { row.is_none() };
+        let episode = snapshot.projection::<Episode>()?.get(key.as_str())?;
+        let reward = match &episode {
+            Some(episode) => episode.view()?.reward.as_ref().map(|r| r.to_native()),
+            None => None,
+        };
+        let seen = if there { reward == Some(-1.0) } else { episode.is_none() };
         let is_seen = |memory: &Memory| match memory.episodes.get(&key) {
             Some(reward) => there && *reward == Some((-1.0_f64).to_bits()),
             None => false,
@@ -120,10 +140,11 @@ fn shown(time: Option<Duration>) -> String {
 fn of_replica(replica: &Replica) -> Result<Memory, Failure> {
     let snapshot = replica.snapshot()?;
     let mut memory = Memory::default();
-    for row in snapshot.scan("episodes")? {
-        let row = row?;
-        let id = row.text("episode_id")?.unwrap_or_default().to_owned();
-        memory.episodes.insert(id, row.real("reward")?.map(f64::to_bits));
+    for episode in snapshot.projection::<Episode>()?.scan()? {
+        let episode = episode?;
+        let episode = episode.view()?;
+        let reward = episode.reward.as_ref().map(|reward| reward.to_native().to_bits());
+        memory.episodes.insert(episode.id.as_str().to_owned(), reward);
     }
     for row in snapshot.scan("patterns")? {
         let row = row?;

@@ -62,7 +62,8 @@ where
 
 /// The record of a row whose projection failed.
 pub(crate) fn failure(reason: &str) -> Vec<u8> {
-    let end = reason.floor_char_boundary(REASON);
+    let most = reason.len().min(REASON);
+    let end = (0..=most).rev().find(|end| reason.is_char_boundary(*end)).unwrap_or(0);
     let reason = reason.get(..end).unwrap_or_default();
     let mut out = Vec::new();
     let done = sealed(&mut out, Header { flags: FAILED, shape: 0 }, |out| {

@@ -33,6 +33,7 @@ mod kill;
 mod large;
 mod migrations;
 mod neighbour;
+mod projections;
 mod reads;
 mod remote;
 mod remove;

@@ -1,7 +1,7 @@
 //! The replica under attack: its own writer and reader over a simulated disk that loses power, fails and lies.
 //!
 //! What must hold after each crash: acknowledged ≤ cursor ≤ attempted; every row is the model's at the
-//! cursor, and so is the count, the past and each table's progress. Each of these has a control below that breaks
+//! cursor, and so is the count, the past, each table's progress and each projection. Each of these has a control below that breaks
 //! it on purpose and must be caught.
 //!
 //! `REDTAIL_SEED` sets the seed, which is printed; `REDTAIL_CRASHES` how many crashes are simulated.
@@ -12,6 +12,7 @@ mod machine;
 mod model;
 mod nth;
 mod power;
+mod projected;
 
 /// Seeded chance (`SplitMix64`), so that a failing run can be had again.
 struct Chance(u64);

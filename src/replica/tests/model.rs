@@ -1,6 +1,6 @@
 //! What the replica must hold, as a map; and random windows that change both.
 
-use super::Chance;
+use super::{Chance, projected};
 use crate::cursor::{Cursor, LogId};
 use crate::key::Collation;
 use crate::record::Deltas;
@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// Keys are 0 to 39: every row is met often.
-const KEYS: u64 = 40;
+pub(super) const KEYS: u64 = 40;
 const COLUMNS: [&str; 3] = ["id", "n", "body"];
 
 /// A row beside its key: a number, and a text that may be long.
-type Row = (i64, Vec<u8>);
+pub(super) type Row = (i64, Vec<u8>);
 
 /// One state of the source.
 #[derive(Clone, Debug, PartialEq)]
@@ -199,6 +199,18 @@ impl World {
         })
     }
 
+    /// Whether every table that has a projection has it in this version, and in no other; none is asked for with 0.
+    pub fn is_projected(&self, replica: &Replica, version: u32) -> Result<(), String> {
+        let snapshot = replica.snapshot().map_err(|e| format!("{e:?}"))?;
+        for (no, rows) in self.tables.iter().filter(|(no, _)| **no <= 8) {
+            let there = projected::differs(&snapshot, &name(*no), rows)?;
+            if there != version {
+                return Err(format!("{}: projections {there} are there, not {version}", name(*no)));
+            }
+        }
+        Ok(())
+    }
+
     /// What a replica holds, read by redtail's own reader; `Err` with what is not as it should be.
     pub fn differs(&self, replica: &Replica) -> Result<(), String> {
         let told = |e: crate::Error| format!("{e:?}");
@@ -230,6 +242,7 @@ impl World {
                 let ids: Vec<_> = found.keys().chain(rows.keys()).filter(differ).take(3).collect();
                 return Err(format!("{}: other rows than the model's, at {ids:?}", name(*no)));
             }
+            projected::differs(&snapshot, &name(*no), rows)?;
             for id in 0..KEYS.cast_signed() {
                 let got = snapshot.get(&name(*no), &[Value::Integer(id)]).map_err(told)?;
                 if got.is_some() != rows.contains_key(&id) {

@@ -2,6 +2,7 @@
 
 use super::machine::Machine;
 use super::model::World;
+use super::projected::projectors;
 use super::{Chance, note, seed};
 use crate::config::{Config, Durability};
 use crate::error::{Error, Kind, Result};
@@ -59,9 +60,20 @@ pub(super) fn apply(
     windows: Vec<Piece>,
     room: usize,
 ) -> (u64, u64, Result<()>) {
+    apply_projecting(runtime, replica, (durability, 0), windows, room)
+}
+
+/// The same with projections in a version.
+fn apply_projecting(
+    runtime: &tokio::runtime::Runtime,
+    replica: &Replica,
+    (durability, version): (Durability, u32),
+    windows: Vec<Piece>,
+    room: usize,
+) -> (u64, u64, Result<()>) {
     let (mut durable, mut visible) = (0, 0);
     let ended = runtime.block_on(async {
-        let mut writer = Writer::new(replica, durability)?;
+        let mut writer = Writer::new(replica, durability)?.projecting(&projectors(version))?;
         let (send, pieces) = mpsc::channel(room);
         let feed = async move {
             for piece in windows {
@@ -96,13 +108,15 @@ struct Run {
     worlds: Vec<World>,
     acknowledged: u64,
     crashes: u64,
+    /// Of the projections that are kept.
+    version: u32,
 }
 
 impl Run {
     fn new(seed: u64) -> Self {
         let (machine, chance) = (made(), Chance(seed));
         let worlds = vec![World::new()];
-        Self { machine, chance, runtime: runtime(), worlds, acknowledged: 0, crashes: 0 }
+        Self { machine, chance, runtime: runtime(), worlds, acknowledged: 0, crashes: 0, version: 1 }
     }
 
     fn caught(&self, what: impl Into<String>) -> Caught {
@@ -167,7 +181,12 @@ impl Run {
             _ => Durability::EveryWindow,
         };
         let room = 1 + self.chance.index(4);
-        let (durable, _, ended) = apply(&self.runtime, &replica, durability, pieces, room);
+        // Mostly the one before, so that records live for longer than a window.
+        if self.chance.one_in(8) {
+            self.version = u32::try_from(self.chance.below(3)).unwrap();
+        }
+        let how = (durability, self.version);
+        let (durable, _, ended) = apply_projecting(&self.runtime, &replica, how, pieces, room);
         self.acknowledged = self.acknowledged.max(durable);
         self.machine.never_dies();
         match ended {
@@ -175,7 +194,9 @@ impl Run {
                 return Err(self.caught(format!("{e:?}, and the power is on: {}", !self.machine.is_dead())));
             }
             Ok(()) if !self.machine.is_dead() => {
-                now.differs(&replica).map_err(|what| self.caught(format!("while it lives: {what}")))?;
+                let lives = |what| self.caught(format!("while it lives: {what}"));
+                now.differs(&replica).map_err(lives)?;
+                now.is_projected(&replica, self.version).map_err(lives)?;
             }
             _ => {}
         }
@@ -249,6 +270,11 @@ fn an_acknowledgement_before_fsync_is_caught() {
 #[test]
 fn a_dropped_delta_is_caught() {
     is_caught("drop-delta", 2_000);
+}
+
+#[test]
+fn a_projection_that_stays_behind_its_row_is_caught() {
+    is_caught("stale-projection", 2_000);
 }
 
 #[test]
