@@ -45,14 +45,14 @@ def tables(db):
         listed = [(name_of(r[1]), name_of(r[2])) for r in db.execute("PRAGMA table_list") if r[0] == b"main"]
         names = [name for name, kind in listed if kind == "table"]
     else:
-        listed = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
+        listed = db.execute("SELECT name, sql FROM main.sqlite_master WHERE type = 'table'")
         names = [name_of(n) for n, sql in listed if not re.match(rb"(?i)\s*create\s+virtual", sql or b"")]
     return sorted(n for n in names if not n.lower().startswith(OURS))
 
 
 def columns(db, table):
     """Columns in the table's order, generated ones (hidden 2 and 3) included."""
-    info = db.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
+    info = db.execute(f"PRAGMA main.table_xinfo({quoted(table)})").fetchall()
     return [name_of(r[1]) for r in info if r[6] != 1]
 
 
@@ -101,7 +101,7 @@ def rows(db, table, names):
 
 
 def read_slice(db, table, names):
-    return read_exact(db, f"{quoted(table)} NOT INDEXED", names)
+    return read_exact(db, f"main.{quoted(table)} NOT INDEXED", names)
 
 
 def read_exact(db, source, names):
@@ -226,7 +226,7 @@ def schema(request):
     """Every row of sqlite_schema, in its order, and the application's user_version."""
     db = connect(request["db"])
     try:
-        found = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY rowid").fetchall()
+        found = db.execute("SELECT type, name, tbl_name, sql FROM main.sqlite_master ORDER BY rowid").fetchall()
         version = db.execute("PRAGMA user_version").fetchone()[0]
         return {"schema": [[name_of(v) for v in row] for row in found], "user_version": version}
     finally:
@@ -352,7 +352,7 @@ class Schema:
             return rows(db, table, names)
         select = self.selects.get(table)
         if select is None:
-            select = f"SELECT {', '.join(map(quoted, names))} FROM {quoted(table)} NOT INDEXED"
+            select = f"SELECT {', '.join(map(quoted, names))} FROM main.{quoted(table)} NOT INDEXED"
             self.selects[table] = select
         return self.read(db, select)
 
@@ -383,8 +383,10 @@ class Application:
 
     def __init__(self):
         self.db = None
-        # What the comparison reads: the same connection, or a server's file.
+        # What the comparison reads: the same connection, or another where the application may do anything
+        # to its own; a server's file.
         self.reader = None
+        self.apart = False
         self.path = None
         self.ticks = 0
         # The schema's rows and what followed from them at the last comparison.
@@ -396,10 +398,11 @@ class Application:
     def open(self, path):
         self.close()
         self.db, self.path, self.seen = connect(path, create=True), path, None
+        self.reader = None
         if hrana.is_server(path):
-            self.reader = None
             return
-        self.reader = self.db
+        if not self.apart:
+            self.reader = self.db
         # Nothing here is about the application's own power loss.
         self.db.execute("PRAGMA synchronous = OFF")
         self.db.set_progress_handler(self.tick, 100_000)
@@ -432,7 +435,7 @@ class Application:
 
     def known(self, db):
         """What follows from the schema, asked anew whenever a row of it has changed."""
-        seen = db.execute("SELECT rowid, * FROM sqlite_master").fetchall()
+        seen = db.execute("SELECT rowid, * FROM main.sqlite_master").fetchall()
         if seen != self.seen:
             self.seen, self.schema = seen, Schema(db)
         return self.schema
@@ -447,6 +450,7 @@ APPLICATION = Application()
 
 def begin(request):
     """Starts a case on a new database, or on a server that is emptied for it."""
+    APPLICATION.apart = request.get("apart", False)
     APPLICATION.open(request["db"])
     if hrana.is_server(request["db"]):
         return {"clean": APPLICATION.db.clean()}
@@ -474,7 +478,7 @@ def play(request):
 def take(request):
     """Drops the capture triggers of a table by hand: one kind of them, or all."""
     APPLICATION.version = APPLICATION.rows("PRAGMA schema_version")[0][0]
-    find = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND name GLOB ? AND lower(tbl_name) = lower(?)"
+    find = "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND name GLOB ? AND lower(tbl_name) = lower(?)"
     pattern = "_redtail_*_" + request["which"] if request["which"] else "_redtail_*"
     found = APPLICATION.rows(find + " ORDER BY rowid", pattern, request["table"])
     APPLICATION.taken = [name_of(sql) for _, sql in found]
@@ -531,15 +535,15 @@ def may_skip(db, table):
 
     The latter is one whose first term is made of an automatic key, which is not known before an insert.
     """
-    info = db.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall()
+    info = db.execute(f"PRAGMA main.table_xinfo({quoted(table)})").fetchall()
     if {"rowid", "_rowid_", "oid"} <= {name_of(r[1]).lower() for r in info}:
         return True
-    indexes = db.execute(f"PRAGMA index_list({quoted(table)})").fetchall()
+    indexes = db.execute(f"PRAGMA main.index_list({quoted(table)})").fetchall()
     keys = [r for r in info if r[5]]
     automatic = len(keys) == 1 and keys[0][2].upper() == b"INTEGER" and all(index[3] != b"pk" for index in indexes)
     made = {r[0] for r in info if r[6]} | {-2}
     for index in indexes:
-        parts = db.execute(f"PRAGMA index_xinfo({quoted(name_of(index[1]))})").fetchall()
+        parts = db.execute(f"PRAGMA main.index_xinfo({quoted(name_of(index[1]))})").fetchall()
         if automatic and index[2] and parts[0][1] in made:
             return True
     return False

@@ -37,16 +37,16 @@ class Keyed:
     """A table's columns, and what its rows are sorted by."""
 
     def __init__(self, db, table):
-        info = [r for r in db.execute(f"PRAGMA table_xinfo({quoted(table)})").fetchall() if r[6] != 1]
+        info = [r for r in db.execute(f"PRAGMA main.table_xinfo({quoted(table)})").fetchall() if r[6] != 1]
         self.columns = [name_of(r[1]) for r in info]
         self.indexes = []
-        for _, index, unique, origin, partial in db.execute(f"PRAGMA index_list({quoted(table)})").fetchall():
-            parts = db.execute(f"PRAGMA index_xinfo({quoted(name_of(index))})").fetchall()
+        for _, index, unique, origin, partial in db.execute(f"PRAGMA main.index_list({quoted(table)})").fetchall():
+            parts = db.execute(f"PRAGMA main.index_xinfo({quoted(name_of(index))})").fetchall()
             parts = [(name_of(p[2]), name_of(p[4])) for p in parts if p[5]]
             self.indexes.append((name_of(origin), partial, parts))
         lower = [low(name) for name in self.columns]
         self.rowid = next((n for n in ("rowid", "_rowid_", "oid") if n not in lower), None)
-        listed = db.execute(f"PRAGMA table_list({quoted(table)})").fetchall()
+        listed = db.execute(f"PRAGMA main.table_list({quoted(table)})").fetchall()
         if any(r[0] == b"main" and r[4] for r in listed):
             self.rowid = None
         primary = [(r[5], name_of(r[1]), r[3]) for r in info if r[5]]
@@ -108,7 +108,7 @@ def misfit(db, table, selection):
         if t.strays(expression):
             return f"{name}: a name that is no column's is taken for a string"
         try:
-            db.execute(f"SELECT ({expression}\n) FROM {quoted(table)} LIMIT 0").fetchall()
+            db.execute(f"SELECT ({expression}\n) FROM main.{quoted(table)} LIMIT 0").fetchall()
         except sqlite3.Error as error:
             return f"{name}: {error}"
     keep = selection.get("keep")
@@ -139,7 +139,7 @@ def select(db, table, selection):
     values = [f"({masks[low(n)]}\n)" if low(n) in masks else f"_t.{quoted(n)}" for n in names]
     list_ = [f"{value} AS {name}" for value, name in zip(values, aliases(names))]
     where = f"({selection['where']}\n)" if "where" in selection else "1"
-    source = f"{quoted(table)} AS _t"
+    source = f"main.{quoted(table)} AS _t"
     keep = selection.get("keep")
     if keep is not None:
         order = ", ".join([f"_t.{quoted(t.column(keep['by']))} DESC", *t.order()])

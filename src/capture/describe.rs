@@ -92,6 +92,11 @@ pub(crate) struct Described {
     pub skipped: Vec<Skipped>,
 }
 
+/// Not by `pragma_table_list`: that resolves every view, which takes seconds where views stand on views.
+const TABLES: &str = "SELECT CAST(name AS BLOB), sql LIKE 'CREATE VIRTUAL TABLE %' FROM sqlite_schema \
+                      WHERE type = 'table' ORDER BY name";
+/// Rows only of a table WITHOUT ROWID (<https://sqlite.org/pragma.html#pragma_index_info>).
+const WITHOUT_ROWID: &str = "SELECT 1 FROM pragma_index_info(?1, 'main')";
 const COLUMNS: &str = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), \"notnull\", CAST(dflt_value AS BLOB), pk, hidden \
                        FROM pragma_table_xinfo(?1, 'main') WHERE hidden <> 1 ORDER BY cid";
 const INDEXES: &str = "SELECT CAST(name AS BLOB), \"unique\", CAST(origin AS BLOB) \
@@ -119,39 +124,37 @@ impl SourceTable {
 /// Describes every table of `main`; those that have not moved since the last time by what is known of them.
 pub(crate) fn describe(sql: &mut Sql, known: &mut Known) -> Result<Described> {
     let mut listed = Vec::new();
-    let list = "SELECT CAST(name AS BLOB), CAST(type AS BLOB), wr FROM pragma_table_list WHERE schema = 'main' ORDER BY name";
-    sql.rows(list, &[], |row| {
-        let name = row.text(0).ok().flatten();
-        listed.push((name, row.text(1)?.unwrap_or_default(), row.integer(2)? != 0));
+    sql.rows(TABLES, &[], |row| {
+        listed.push((row.text(0).ok().flatten(), row.integer(1)? == 1));
         Ok(ControlFlow::<()>::Continue(()))
     })?;
     let virtuals: HashSet<String> = listed
         .iter()
-        .filter(|(_, kind, _)| kind == "virtual")
-        .filter_map(|(name, _, _)| name.as_ref().map(|n| n.to_ascii_lowercase()))
+        .filter(|(_, is_virtual)| *is_virtual)
+        .filter_map(|(name, _)| name.as_ref().map(|n| n.to_ascii_lowercase()))
         .collect();
     let rows = Rows::read(sql)?;
     let seen = |name: &str| rows.digest(name).and_then(|digest| known.look(name, digest));
     let new = |name: &&str| seen(name).is_none();
-    let tables = listed.iter().filter(|(_, kind, _)| kind == "table");
-    ask_ahead(sql, tables.filter_map(|(name, ..)| name.as_deref()).filter(new))?;
+    let tables = listed.iter().filter(|(_, is_virtual)| !is_virtual);
+    ask_ahead(sql, tables.filter_map(|(name, _)| name.as_deref()).filter(new))?;
     let (mut out, mut all) = (Described::default(), Vec::new());
-    for (name, kind, without_rowid) in listed {
+    for (name, is_virtual) in listed {
         let Some(name) = name else {
             out.skip("(unreadable)", "its name is not valid text");
             continue;
         };
         let low = name.to_ascii_lowercase();
-        if low.starts_with("sqlite_") || low.starts_with("_redtail_") || kind == "view" {
+        if low.starts_with("sqlite_") || low.starts_with("_redtail_") {
             continue;
         }
-        if let Some(reason) = unfit(&low, &kind, &virtuals, &rows.vectors) {
+        if let Some(reason) = unfit(&low, is_virtual, &virtuals, &rows.vectors) {
             out.skip(&name, &reason);
             continue;
         }
         let looked = match seen(&name) {
             Some(looked) => looked,
-            None => look(sql, &name, without_rowid)?.map(Arc::new),
+            None => look(sql, &name)?.map(Arc::new),
         };
         all.extend(rows.digest(&name).map(|digest| (name, digest, looked)));
     }
@@ -173,7 +176,9 @@ fn ask_ahead<'a>(sql: &mut Sql, tables: impl Iterator<Item = &'a str>) -> Result
     }
     let mut wanted = Vec::new();
     for table in tables.filter(|t| !t.starts_with("sqlite_") && !t.starts_with("_redtail_")) {
-        wanted.extend([COLUMNS, INDEXES, FOREIGN_KEYS, PLACE].map(|q| (q.to_owned(), vec![text(table)])));
+        wanted.extend(
+            [WITHOUT_ROWID, COLUMNS, INDEXES, FOREIGN_KEYS, PLACE].map(|q| (q.to_owned(), vec![text(table)])),
+        );
     }
     let query = "SELECT CAST(i.name AS BLOB) FROM sqlite_schema AS t, pragma_index_list(t.name) AS i \
                  WHERE t.type = 'table' AND i.\"unique\"";
@@ -193,21 +198,26 @@ impl Described {
 }
 
 /// Why a table cannot be captured whatever its columns are.
-fn unfit(low: &str, kind: &str, virtuals: &HashSet<String>, vectors: &HashSet<String>) -> Option<String> {
+fn unfit(
+    low: &str,
+    is_virtual: bool,
+    virtuals: &HashSet<String>,
+    vectors: &HashSet<String>,
+) -> Option<String> {
     let shadow = low.rsplit_once('_').is_some_and(|(v, end)| virtuals.contains(v) && SHADOWS.contains(&end));
-    match kind {
-        "virtual" => Some("a virtual table; its content belongs to its module".into()),
-        "shadow" => Some("a shadow table of a virtual table".into()),
-        _ if shadow => Some("a shadow table of a virtual table".into()),
-        _ if low.starts_with("libsql_") => Some("a table of libSQL's own".into()),
-        _ if low.strip_suffix("_shadow").is_some_and(|index| vectors.contains(index)) => {
-            Some("the shadow table of a vector index".into())
-        }
-        _ => None,
-    }
+    let index = low.strip_suffix("_shadow").is_some_and(|index| vectors.contains(index));
+    let reason = match (is_virtual, shadow, index) {
+        (true, ..) => "a virtual table; its content belongs to its module",
+        (_, true, _) => "a shadow table of a virtual table",
+        _ if low.starts_with("libsql_") => "a table of libSQL's own",
+        (.., true) => "the shadow table of a vector index",
+        _ => return None,
+    };
+    Some(reason.to_owned())
 }
 
-fn look(sql: &mut Sql, name: &str, without_rowid: bool) -> Result<std::result::Result<SourceTable, String>> {
+fn look(sql: &mut Sql, name: &str) -> Result<std::result::Result<SourceTable, String>> {
+    let without_rowid = sql.rows(WITHOUT_ROWID, &[text(name)], |_| Ok(ControlFlow::Break(())))?.is_some();
     let columns = columns(sql, name)?;
     if columns.is_empty() {
         return Ok(Err("its columns cannot be read".into()));

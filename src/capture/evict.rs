@@ -7,19 +7,19 @@
 
 use super::describe::{SourceColumn, SourceTable, UniqueIndex};
 use super::sqltext;
-use super::triggers::{Op, enter, key_expressions};
+use super::triggers::{Op, enter_from, key_expressions};
 use crate::fault;
 use crate::schema::affinity;
 use crate::source::sql::quote;
 use std::collections::BTreeSet;
 
-/// The searches of BEFORE INSERT.
-pub(crate) fn before_insert(t: &SourceTable, id: i64) -> Vec<String> {
+/// The searches of BEFORE INSERT: whether any finds a row, and the statements that enter what they find.
+pub(crate) fn before_insert(t: &SourceTable, id: i64) -> Option<(String, Vec<String>)> {
     searches(t, id, Event::Insert)
 }
 
 /// The searches of BEFORE UPDATE: not the row itself, and only if something the index looks at changed.
-pub(crate) fn before_update(t: &SourceTable, id: i64) -> Vec<String> {
+pub(crate) fn before_update(t: &SourceTable, id: i64) -> Option<(String, Vec<String>)> {
     searches(t, id, Event::Update)
 }
 
@@ -29,10 +29,10 @@ enum Event {
     Update,
 }
 
-fn searches(t: &SourceTable, id: i64, event: Event) -> Vec<String> {
+fn searches(t: &SourceTable, id: i64, event: Event) -> Option<(String, Vec<String>)> {
     let mut conditions = Vec::new();
     if fault::no_eviction() {
-        return conditions;
+        return None;
     }
     if let (Some(rowid), false, Some(_)) =
         (t.rowid, t.alias, t.table.key.parts.iter().find(|p| p.column.is_some()))
@@ -47,10 +47,11 @@ fn searches(t: &SourceTable, id: i64, event: Event) -> Vec<String> {
     let but_not =
         if event == Event::Update { format!(" AND NOT ({})", the_row_itself(t)) } else { String::new() };
     let table = quote(&t.table.name);
-    conditions
-        .into_iter()
-        .map(|w| enter(id, Op::Evict, &keys, &format!(" FROM {table} AS _r WHERE {w}{but_not}")))
-        .collect()
+    let froms: Vec<String> =
+        conditions.iter().map(|w| format!(" FROM {table} AS _r WHERE {w}{but_not}")).collect();
+    let found: Vec<String> = froms.iter().map(|from| format!("EXISTS(SELECT 1{from})")).collect();
+    let enter = |from: &String| enter_from(id, Op::Evict, &keys, from);
+    (!froms.is_empty()).then(|| (found.join(" OR "), froms.iter().map(enter).collect()))
 }
 
 fn the_row_itself(t: &SourceTable) -> String {

@@ -58,45 +58,80 @@ fn key_differs(t: &SourceTable) -> String {
     pairs.map(|(old, new)| format!("{old} IS NOT {new} COLLATE BINARY")).collect::<Vec<_>>().join(" OR ")
 }
 
-/// One statement of a trigger: enters the key that `expressions` give, for the rows of `from`.
-pub(crate) fn enter(id: i64, op: Op, expressions: &[String], from: &str) -> String {
+/// One statement of a trigger: enters the key that `expressions` give.
+pub(crate) fn enter(id: i64, op: Op, expressions: &[String]) -> String {
+    format!("{} VALUES({});", into(expressions), values(id, op, expressions))
+}
+
+/// The same for the rows of `from`. Because the changelog has a trigger of its own, SQLite collects what such a
+/// statement selects in a table of its own first and keeps a journal for it, also for no row at all: several
+/// times the cost of an entry. So it stands behind a trigger's WHEN.
+pub(crate) fn enter_from(id: i64, op: Op, expressions: &[String], from: &str) -> String {
+    format!("{} SELECT {}{from};", into(expressions), values(id, op, expressions))
+}
+
+fn into(expressions: &[String]) -> String {
     let columns: Vec<String> = (0..expressions.len()).map(|i| format!("k{i}")).collect();
-    format!(
-        "INSERT INTO _redtail_changelog(tbl,op,at,{}) SELECT {id},{},{NOW_MS},{}{from};",
-        columns.join(","),
-        op as u8,
-        expressions.join(",")
-    )
+    format!("INSERT INTO _redtail_changelog(tbl,op,at,{})", columns.join(","))
+}
+
+fn values(id: i64, op: Op, expressions: &[String]) -> String {
+    format!("{id},{},{NOW_MS},{}", op as u8, expressions.join(","))
+}
+
+/// A trigger to be made: its kind, its event, the condition under which it runs, and its statements.
+struct Part {
+    kind: &'static str,
+    event: &'static str,
+    when: Option<String>,
+    body: Vec<String>,
+}
+
+impl Part {
+    fn of(kind: &'static str, event: &'static str, body: String) -> Self {
+        Self { kind, event, when: None, body: vec![body] }
+    }
+
+    fn when(self, condition: String) -> Self {
+        Self { when: Some(condition), ..self }
+    }
+
+    fn evicted(
+        kind: &'static str,
+        event: &'static str,
+        searches: Option<(String, Vec<String>)>,
+    ) -> Option<Self> {
+        searches.map(|(when, body)| Self { kind, event, when: Some(when), body })
+    }
 }
 
 /// Everything the capture of `t` consists of, in the order in which it is made.
 pub(crate) fn triggers(t: &SourceTable, id: i64) -> Vec<Trigger> {
     let (old, new) = (key_expressions(t, "OLD"), key_expressions(t, "NEW"));
-    let moved = format!(" WHERE {}", key_differs(t));
-    let mut before_insert = Vec::new();
-    if t.coerced {
-        before_insert.push(enter(id, Op::Insert, &new, ""));
-    }
-    before_insert.extend(evict::before_insert(t, id));
-    let mut before_update = vec![enter(id, Op::Update, &old, ""), enter(id, Op::Update, &new, &moved)];
-    if fault::after_only() {
-        (before_insert, before_update) = (evict::before_insert(t, id), Vec::new());
-    }
-    before_update.extend(evict::before_update(t, id));
-    let after_update = if fault::after_only() { enter(id, Op::Update, &old, "") } else { String::new() };
-    let delete = if fault::after_only() { "AFTER DELETE" } else { "BEFORE DELETE" };
+    let (after_only, moved) = (fault::after_only(), || key_differs(t));
+    let enter_old = |op| enter(id, op, &old);
+    let enter_new = |op| enter(id, op, &new);
+    let late = after_only.then(|| Part::of("lu", "AFTER UPDATE", enter_old(Op::Update)));
+    let delete = if after_only { "AFTER DELETE" } else { "BEFORE DELETE" };
+    let early = |part| if after_only { None } else { Some(part) };
+    let coerced = t.coerced.then(|| Part::of("bi", "BEFORE INSERT", enter_new(Op::Insert)));
     let parts = [
-        ("bi", "BEFORE INSERT", before_insert),
-        ("bu", "BEFORE UPDATE", before_update),
-        ("bd", delete, vec![enter(id, Op::Delete, &old, "")]),
-        ("ai", "AFTER INSERT", vec![enter(id, Op::Insert, &new, "")]),
-        ("au", "AFTER UPDATE", vec![after_update + &enter(id, Op::Update, &new, &moved)]),
+        coerced.and_then(early),
+        Part::evicted("ei", "BEFORE INSERT", evict::before_insert(t, id)),
+        early(Part::of("bu", "BEFORE UPDATE", enter_old(Op::Update))),
+        early(Part::of("mu", "BEFORE UPDATE", enter_new(Op::Update)).when(moved())),
+        Part::evicted("eu", "BEFORE UPDATE", evict::before_update(t, id)),
+        Some(Part::of("bd", delete, enter_old(Op::Delete))),
+        Some(Part::of("ai", "AFTER INSERT", enter_new(Op::Insert))),
+        late,
+        Some(Part::of("au", "AFTER UPDATE", enter_new(Op::Update)).when(moved())),
     ];
-    let make = |(suffix, when, body): (&str, &str, Vec<String>)| {
-        let name = format!("_redtail_{id}_{suffix}");
-        let on = quote(&t.table.name);
-        let sql = format!("CREATE TRIGGER {} {when} ON {on} BEGIN {} END", quote(&name), body.join(" "));
-        (!body.is_empty()).then_some(Trigger { name, sql })
+    let make = |part: Part| {
+        let name = format!("_redtail_{id}_{}", part.kind);
+        let when = part.when.map(|condition| format!(" WHEN {condition}")).unwrap_or_default();
+        let (quoted, on, body) = (quote(&name), quote(&t.table.name), part.body.join(" "));
+        let sql = format!("CREATE TRIGGER {quoted} {} ON {on}{when} BEGIN {body} END", part.event);
+        Trigger { name, sql }
     };
-    parts.into_iter().filter_map(make).collect()
+    parts.into_iter().flatten().map(make).collect()
 }

@@ -30,6 +30,8 @@ pub(super) struct Stage {
     trace: bool,
     pub(super) comparisons: u64,
     pub(super) rows: u64,
+    /// The oracle reads by a connection of its own: the application may do anything to its own.
+    pub(super) apart: bool,
     /// The tables that were skipped when last compared.
     pub(super) skipped: Vec<String>,
 }
@@ -86,6 +88,7 @@ impl Stage {
             trace,
             comparisons: 0,
             rows: 0,
+            apart: false,
             skipped: Vec::new(),
         }
     }
@@ -145,7 +148,7 @@ impl<'s> Case<'s> {
             Some(server) => server.database(),
             None => stage.folder.join("source.db"),
         };
-        let begun = stage.oracle.ask(&json!({"op": "begin", "db": source}));
+        let begun = stage.oracle.ask(&json!({"op": "begin", "db": source, "apart": stage.apart}));
         if let (Some(server), Some(false)) = (&mut stage.server, begun["clean"].as_bool()) {
             server.renew();
             stage.oracle.ask(&json!({"op": "begin", "db": source}));

@@ -289,7 +289,7 @@ impl Generator {
     /// Somebody drops triggers of ours by hand, and rows change meanwhile.
     fn triggers_dropped(&mut self) -> Turn {
         let Some(table) = self.some_table() else { return self.turn(Vec::new()) };
-        let which = self.chance.pick(&["", "", "", "bi", "bu", "bd", "ai", "au"]);
+        let which = self.chance.pick(&["", "", "", "ei", "bu", "mu", "eu", "bd", "ai", "au"]);
         let mut steps = vec![Step::Take(table.name, which.to_owned())];
         if self.once_in(3, "end view dropped") {
             steps.push(Step::sql("DROP VIEW _redtail_end"));

@@ -8,6 +8,7 @@ mod bank;
 mod case;
 mod changes;
 mod controls;
+mod foreign;
 mod generate;
 mod model;
 mod objects;

@@ -111,7 +111,7 @@ fn a_schema_version_set_back_by_hand_is_not_believed_for_long() {
 fn a_single_trigger_dropped_by_hand_is_put_back() {
     let test = "a_single_trigger_dropped_by_hand_is_put_back";
     let Some(mut trial) = begin(test, None, true) else { return };
-    for kind in ["bi", "bu", "bd", "ai", "au"] {
+    for kind in ["ei", "bu", "mu", "eu", "bd", "ai", "au"] {
         let name = format!(
             "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 't' AND name GLOB '_redtail_*_{kind}'"
         );
@@ -126,7 +126,7 @@ fn a_single_trigger_dropped_by_hand_is_put_back() {
         trial.assert_equal(kind);
         trial.application(&["DELETE FROM t", TABLE[1]]);
     }
-    assert_eq!(trial.triggers("t").len(), 5);
+    assert_eq!(trial.triggers("t").len(), 7);
 }
 
 // Attacks: a trigger of ours with another text is not ours.

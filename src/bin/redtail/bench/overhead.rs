@@ -32,8 +32,11 @@ const WATCHED: [(Watched, &str); 4] = [
 /// A kind of write.
 struct Kind {
     name: &'static str,
+    /// The table, and what is in it beforehand.
     table: &'static str,
-    insert: &'static str,
+    /// What the triggers of the other makers fire after.
+    event: &'static str,
+    statement: &'static str,
     /// Rows in one transaction, and how many of those.
     rows: u64,
     transactions: u64,
@@ -47,11 +50,12 @@ const NARROW: &str = "CREATE TABLE w(id INTEGER PRIMARY KEY, name TEXT, score RE
 const INSERT: &str = "INSERT INTO w(name, score, at) VALUES ('a name of ordinary length', ?1 * 0.5, ?1)";
 const IMAGE: &str = "'id', NEW.id, 'name', NEW.name, 'score', NEW.score, 'at', NEW.at";
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind {
         name: "single_row_transactions",
         table: NARROW,
-        insert: INSERT,
+        event: "INSERT",
+        statement: INSERT,
         rows: 1,
         transactions: 20_000,
         blob: 0,
@@ -60,7 +64,20 @@ const KINDS: [Kind; 4] = [
     Kind {
         name: "bulk_narrow_rows",
         table: NARROW,
-        insert: INSERT,
+        event: "INSERT",
+        statement: INSERT,
+        rows: 200_000,
+        transactions: 1,
+        blob: 0,
+        image: IMAGE,
+    },
+    Kind {
+        name: "bulk_updates",
+        table: "CREATE TABLE w(id INTEGER PRIMARY KEY, name TEXT, score REAL, at INTEGER); \
+                INSERT INTO w(name, score, at) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200000) \
+                SELECT 'a name of ordinary length', i * 0.5, i FROM n",
+        event: "UPDATE",
+        statement: "UPDATE w SET score = ?1 * 0.25 WHERE id = ?1 + 1",
         rows: 200_000,
         transactions: 1,
         blob: 0,
@@ -69,7 +86,8 @@ const KINDS: [Kind; 4] = [
     Kind {
         name: "bulk_2_kb_rows",
         table: "CREATE TABLE w(id INTEGER PRIMARY KEY, name TEXT, note TEXT, at INTEGER, body BLOB)",
-        insert: "INSERT INTO w(name, note, at, body) VALUES ('a name of ordinary length', printf('%0400d', ?1), ?1, ?2)",
+        event: "INSERT",
+        statement: "INSERT INTO w(name, note, at, body) VALUES ('a name of ordinary length', printf('%0400d', ?1), ?1, ?2)",
         rows: 20_000,
         transactions: 1,
         blob: 1_536,
@@ -78,7 +96,8 @@ const KINDS: [Kind; 4] = [
     Kind {
         name: "single_row_with_a_unique_index",
         table: "CREATE TABLE w(id INTEGER PRIMARY KEY, name TEXT UNIQUE, score REAL, at INTEGER)",
-        insert: "INSERT INTO w(name, score, at) VALUES (printf('name %d', (?1 * 7919) % 1000003), ?1 * 0.5, ?1)",
+        event: "INSERT",
+        statement: "INSERT INTO w(name, score, at) VALUES (printf('name %d', (?1 * 7919) % 1000003), ?1 * 0.5, ?1)",
         rows: 1,
         transactions: 20_000,
         blob: 0,
@@ -128,7 +147,7 @@ pub fn for_people(said: &Json, out: &mut impl io::Write) -> io::Result<()> {
     let runs = said.get("runs").and_then(Json::as_u64).unwrap_or_default();
     writeln!(
         out,
-        "inserts by libsql with prepared statements, synchronous=NORMAL, WAL, median of {runs} runs; microseconds a row, and times what they take alone"
+        "writes by libsql with prepared statements, synchronous=NORMAL, WAL, median of {runs} runs; microseconds a row, and times what they take alone"
     )?;
     for (kind, found) in said.get("kinds").and_then(Json::as_object).into_iter().flatten() {
         write!(out, "{kind:32}")?;
@@ -148,23 +167,26 @@ async fn one(kind: &Kind, watched: Watched) -> redtail::Result<f64> {
     let connection = connect(&db).await.map_err(|e| broken(&e))?;
     let prepare = format!("PRAGMA journal_mode = WAL; {};", kind.table);
     connection.execute_batch(&prepare).await.map_err(|e| broken(&e))?;
+    let event = kind.event;
     match watched {
         Watched::Nothing => {}
         Watched::Capture => drop(Source::open(&db.display().to_string(), &Config::default())?.init().await?),
         Watched::JsonImage => {
             let sql = format!(
                 "CREATE TABLE log(seq INTEGER PRIMARY KEY, tbl TEXT, op TEXT, image TEXT); \
-                 CREATE TRIGGER image AFTER INSERT ON w BEGIN \
-                 INSERT INTO log(tbl, op, image) VALUES ('w', 'insert', json_object({})); END;",
+                 CREATE TRIGGER image AFTER {event} ON w BEGIN \
+                 INSERT INTO log(tbl, op, image) VALUES ('w', '{event}', json_object({})); END;",
                 kind.image
             );
             connection.execute_batch(&sql).await.map_err(|e| broken(&e))?;
         }
         Watched::Autoincrement => {
-            let sql = "CREATE TABLE log(seq INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT, op TEXT, key INTEGER); \
-                       CREATE TRIGGER entry AFTER INSERT ON w BEGIN \
-                       INSERT INTO log(tbl, op, key) VALUES ('w', 'insert', NEW.id); END;";
-            connection.execute_batch(sql).await.map_err(|e| broken(&e))?;
+            let sql = format!(
+                "CREATE TABLE log(seq INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT, op TEXT, key INTEGER); \
+                 CREATE TRIGGER entry AFTER {event} ON w BEGIN \
+                 INSERT INTO log(tbl, op, key) VALUES ('w', '{event}', NEW.id); END;"
+            );
+            connection.execute_batch(&sql).await.map_err(|e| broken(&e))?;
         }
     }
     drop(connection);
@@ -174,7 +196,7 @@ async fn one(kind: &Kind, watched: Watched) -> redtail::Result<f64> {
 /// How long the writes took, in seconds.
 async fn write(db: &Path, kind: &Kind) -> Result<f64, libsql::Error> {
     let connection = connect(db).await?;
-    let insert = connection.prepare(kind.insert).await?;
+    let statement = connection.prepare(kind.statement).await?;
     let blob = vec![7_u8; kind.blob];
     let began = Instant::now();
     for transaction in 0..kind.transactions {
@@ -184,11 +206,11 @@ async fn write(db: &Path, kind: &Kind) -> Result<f64, libsql::Error> {
         for row in 0..kind.rows {
             let n = (transaction * kind.rows + row).cast_signed();
             if blob.is_empty() {
-                insert.execute([n]).await?;
+                statement.execute([n]).await?;
             } else {
-                insert.execute((n, blob.clone())).await?;
+                statement.execute((n, blob.clone())).await?;
             }
-            insert.reset();
+            statement.reset();
         }
         if kind.rows > 1 {
             connection.execute_batch("COMMIT").await?;
