@@ -451,6 +451,9 @@ APPLICATION = Application()
 def begin(request):
     """Starts a case on a new database, or on a server that is emptied for it."""
     APPLICATION.apart = request.get("apart", False)
+    if APPLICATION.apart:
+        # Where scripts make files of their own.
+        os.chdir(os.path.dirname(request["db"]))
     APPLICATION.open(request["db"])
     if hrana.is_server(request["db"]):
         return {"clean": APPLICATION.db.clean()}
