@@ -77,6 +77,13 @@ pub(crate) fn drops_change() -> bool {
     is("drop-change") && CHANGES.fetch_add(1, Ordering::Relaxed) % 7 == 6
 }
 
+/// `drop-window`: every seventh window that was recorded is not kept.
+pub(crate) fn drops_window() -> bool {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static WINDOWS: AtomicU64 = AtomicU64::new(0);
+    is("drop-window") && WINDOWS.fetch_add(1, Ordering::Relaxed) % 7 == 6
+}
+
 /// `stale-index`: what a row was is left in its indexes.
 pub(crate) fn stale_index() -> bool {
     is("stale-index")

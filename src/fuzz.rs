@@ -57,6 +57,12 @@ pub fn key(bytes: &[u8]) {
     }
 }
 
+/// Answers of a server, which may be anyone's.
+#[cfg(feature = "remote")]
+pub fn answer(bytes: &[u8]) {
+    crate::source::remote::fuzz::answer(bytes);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +111,16 @@ mod tests {
         (number("REDTAIL_FUZZ_ROUNDS").unwrap_or(default), seed)
     }
 
+    /// With `REDTAIL_FUZZ_SEEDS=FOLDER`, leaves good inputs there for cargo-fuzz to begin with.
+    fn leave(target: &str, good: &[impl AsRef<[u8]>]) {
+        let Some(folder) = std::env::var_os("REDTAIL_FUZZ_SEEDS") else { return };
+        let folder = std::path::Path::new(&folder).join(target);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (n, bytes) in good.iter().enumerate() {
+            std::fs::write(folder.join(format!("good-{n}")), bytes).unwrap();
+        }
+    }
+
     #[test]
     fn no_bytes_make_the_record_decoder_panic() {
         let mut deltas = Deltas::of(3);
@@ -125,6 +141,7 @@ mod tests {
         // Behind the header, as `record` puts its own in front.
         let bare = |sealed: &[u8]| [&[0, 3, 0][..], &sealed[8..]].concat();
         let good = [bare(&row), bare(&cursor), bare(&past), row, cursor];
+        leave("record", &good);
         let (rounds, seed) = rounds(20_000);
         let mut chance = Chance(seed);
         for round in 0..rounds {
@@ -137,12 +154,48 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "remote")]
+    #[test]
+    fn no_answer_of_a_server_makes_its_reader_panic() {
+        const JSON: &[u8] = b"\x00{\"baton\":null,\"base_url\":null,\"results\":[{\"type\":\"ok\",\"response\":\
+            {\"type\":\"batch\",\"result\":{\"step_results\":[{\"rows_read\":18446744073709551615,\"rows\":\
+            [[{\"type\":\"integer\",\"value\":\"1\"},{\"type\":\"blob\",\"base64\":\"aTU7bnpuAA\"}]]},\
+            {\"rows_read\":9,\"rows\":[[{\"type\":\"float\",\"value\":1.5},{\"type\":\"text\",\"value\":\"a\"},\
+            {\"type\":\"null\"}]]}],\"step_errors\":[null,null]}}},{\"type\":\"error\",\"error\":\
+            {\"message\":\"no\\nsuch\",\"code\":\"SQLITE_BUSY\"}}]}";
+        let good: [&[u8]; 7] = [
+            JSON,
+            b"\x03i-5;r-Inf;nt3:\xff:\0b0:r2.5e-05;zn",
+            b"\x23t6100;i5;bFF;rNaN;",
+            b"\x04t3;b5;zni1;r0.5;nn",
+            b"\x05{\"error\":\"a\nb\"}",
+            b"\x06libsql://user@[::1]:80/x?y#z",
+            b"\x07: keep\n\nevent: x\ndata: {}\n\n",
+        ];
+        leave("answer", &good);
+        let (rounds, seed) = rounds(50_000);
+        let mut chance = Chance(seed);
+        for round in 0..rounds {
+            let bytes = {
+                let from = chance.below(good.len());
+                if round < 7 {
+                    good[usize::try_from(round).unwrap()].to_vec()
+                } else {
+                    chance.mutate(good[from])
+                }
+            };
+            let survived = std::panic::catch_unwind(|| answer(&bytes));
+            assert!(survived.is_ok(), "round {round} of seed {seed}: {:?}", String::from_utf8_lossy(&bytes));
+        }
+    }
+
     #[test]
     fn no_bytes_make_the_key_decoder_panic() {
         let mut good = vec![0b0000_0010];
         for value in [ValueRef::Integer(5), ValueRef::Text(b"a\0b"), ValueRef::Real(-0.0)] {
             key::push(&mut good, value, Collation::Binary);
         }
+        leave("key", &[&good]);
         let (rounds, seed) = rounds(50_000);
         let mut chance = Chance(seed);
         for round in 0..rounds {

@@ -346,7 +346,7 @@ impl Replicator {
                             return session.end(&self.replica).await.map(|()| Ended::Asked(ask));
                         }
                         Left::Done(Ok(()), _) if session.released => Err(Error::stopped()),
-                        Left::Done(Ok(()), writer) => Ok((writer, enrolled)),
+                        Left::Done(Ok(()), writer) => self.replica.sound().map(|()| (writer, enrolled)),
                         Left::Done(Err(_), writer) if writer.lost && !apart => {
                             apart = true;
                             continue;
@@ -398,10 +398,10 @@ impl Replicator {
         }
     }
 
-    /// A file that was followed and is gone may come back: somebody puts a backup in its place, or its disk is
-    /// away.
+    /// A file that was followed and is gone, or may not be read, may come back: somebody puts a backup in its place,
+    /// or its disk is away.
     fn unless_away(&self, error: Error) -> Error {
-        let gone = self.source.path().is_some_and(|path| !path.exists());
+        let gone = self.source.is_away();
         let was_there = self.progress.borrow().since_look().is_some();
         if gone && was_there { error.with_kind(Kind::Unavailable) } else { error }
     }
@@ -513,8 +513,9 @@ impl Replicator {
                     }
                     self.progress.send_modify(|p| (p.state, p.error) = (State::DiskFull, Some(what)));
                 }
-                Condition::Damaged(_) => session.stop.set(),
-                Condition::Good | Condition::Failed(_) | Condition::Unsynced(_) => {}
+                // A reader has met it; until the file is opened again, none can read.
+                Condition::Damaged(_) | Condition::Failed(_) | Condition::Unsynced(_) => session.stop.set(),
+                Condition::Good => {}
             }
             tokio::select! {
                 done = &mut session.done => {

@@ -106,7 +106,7 @@ impl Health {
 
     /// An error of the replica with what was the cause of it, and the kind that decides what happens next.
     pub fn explain(&self, error: Error) -> Error {
-        if !matches!(error.kind(), Kind::Replica | Kind::Damaged) {
+        if !matches!(error.kind(), Kind::Replica | Kind::Damaged | Kind::Io) {
             return error;
         }
         match self.now() {

@@ -278,7 +278,7 @@ impl Recording<'_> {
         let position = end.cursor.position();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
-        if self.rows > 0 {
+        if self.rows > 0 && !fault::drops_window() {
             let fresh = self.history.settled != Some(position);
             let kept = Kept { position, fresh, consistent, time_ms, rows: self.rows };
             self.windows.insert(self.history.next, encode_kept(&kept)?.as_slice()).map_err(failed)?;

@@ -159,7 +159,7 @@ impl Replica {
 
     fn open_as_it_is(path: &Path, config: &Config, create: bool) -> Result<Self> {
         let health = Arc::new(Health::new());
-        let db = open::open(path, config.cache_bytes, create, &health)?;
+        let db = open::open(path, config.cache_bytes, create, &health).map_err(|e| health.explain(e))?;
         Self::holding(path, config, Held::Writing(db), health)
     }
 
@@ -169,22 +169,25 @@ impl Replica {
     /// # Errors
     /// As [`Replica::open_existing`].
     pub fn open_to_read(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
-        Self::reading(path.as_ref(), config, Depth::Whole)
+        let opened = Self::reading(path.as_ref(), config, Depth::Whole)?;
+        opened.ok_or_else(|| Error::new(Kind::Replica, "replica: not opened"))
     }
 
     /// As [`Replica::open_to_read`], only to see which source it follows: the pages of a file that was closed
-    /// cleanly are not verified, which takes as long as it is large.
+    /// cleanly are not verified, which takes as long as it is large. `None` for one whose writer was killed: nothing
+    /// can be read of it before it was recovered, which reads all of it.
     ///
     /// # Errors
     /// As [`Replica::open_to_read`].
-    pub fn glance(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
+    pub fn glance(path: impl AsRef<Path>, config: &Config) -> Result<Option<Self>> {
         Self::reading(path.as_ref(), config, Depth::Glance)
     }
 
-    fn reading(path: &Path, config: &Config, depth: Depth) -> Result<Self> {
+    fn reading(path: &Path, config: &Config, depth: Depth) -> Result<Option<Self>> {
         let health = Arc::new(Health::new());
-        let db = open::open_to_read(path, config.cache_bytes, &health, depth)?;
-        Self::holding(path, config, Held::Reading(db), health)
+        let opened = open::open_to_read(path, config.cache_bytes, &health, depth);
+        let Some(db) = opened.map_err(|e| health.explain(e))? else { return Ok(None) };
+        Self::holding(path, config, Held::Reading(db), health).map(Some)
     }
 
     /// Keeps the replica in a database that the application has open, beside its own tables: only tables whose
@@ -264,6 +267,17 @@ impl Replica {
     /// Sees to it that the file is open and of use, after an I/O error too.
     pub(crate) fn ready(&self) -> Result<()> {
         self.db.ready()
+    }
+
+    /// # Errors
+    /// What has failed, if the file has to be opened again.
+    pub(crate) fn sound(&self) -> Result<()> {
+        let health = &self.db.watched.health;
+        match health.now() {
+            Condition::Failed(what) => Err(Error::new(Kind::Io, what)),
+            Condition::Unsynced(what) => Err(Error::new(Kind::Replica, what)),
+            Condition::Good | Condition::Full(_) | Condition::Damaged(_) => Ok(()),
+        }
     }
 
     /// How the file is doing, now and whenever that changes.

@@ -31,6 +31,9 @@ const HEADER: u64 = 320;
 /// Where the versions of redb's two commit slots lie, and the newest that redb 4 reads.
 const SLOTS: [usize; 2] = [64, 192];
 const REDB_FORMAT: u8 = 3;
+/// Where redb's flags lie, and the one that a writer takes away when it closes the file.
+const FLAGS: usize = MAGIC.len();
+const RECOVERY_REQUIRED: u8 = 2;
 
 pub(super) fn open(path: &Path, cache_bytes: usize, create: bool, health: &Arc<Health>) -> Result<Database> {
     let shown = path.display();
@@ -49,13 +52,13 @@ pub(super) fn open(path: &Path, cache_bytes: usize, create: bool, health: &Arc<H
     }
 }
 
-/// Opens a file without changing it, whether or not its last writer was killed.
+/// Opens a file without changing it, whether or not its last writer was killed; `None` for a glance at one that was.
 pub(super) fn open_to_read(
     path: &Path,
     cache_bytes: usize,
     health: &Arc<Health>,
     depth: Depth,
-) -> Result<Database> {
+) -> Result<Option<Database>> {
     let shown = path.display();
     super::place::refuse_network(path)?;
     match fs::metadata(path) {
@@ -65,22 +68,37 @@ pub(super) fn open_to_read(
     }
     let file = File::open(path).map_err(|e| cannot(path, &e))?;
     let head = Head::of(&file, path)?;
+    if depth == Depth::Glance && !head.clean {
+        return Ok(None);
+    }
     let disk = Disk::new(backend(file, path)?, Arc::clone(health), shown.to_string());
-    database(Peek::new(disk).map_err(|e| cannot(path, &e))?, path, cache_bytes, head, depth)
+    database(Peek::new(disk).map_err(|e| cannot(path, &e))?, path, cache_bytes, head, depth).map(Some)
 }
 
 fn backend(file: File, path: &Path) -> Result<FileBackend> {
     FileBackend::new(file).map_err(|e| failed(e).during(path.display()))
 }
 
+/// A wrong path is the caller's mistake; a disk that fails is not.
 fn cannot(path: &Path, e: &io::Error) -> Error {
-    Error::usage(format!("replica {}: {}", path.display(), plain(e)))
+    use io::ErrorKind::{
+        InvalidFilename, InvalidInput, IsADirectory, NotADirectory, NotFound, PermissionDenied,
+        ReadOnlyFilesystem,
+    };
+    let kind = match e.kind() {
+        NotFound | PermissionDenied | ReadOnlyFilesystem | IsADirectory | NotADirectory | InvalidInput
+        | InvalidFilename => Kind::Usage,
+        _ => Kind::Io,
+    };
+    Error::new(kind, format!("replica {}: {}", path.display(), plain(e)))
 }
 
 /// What the first bytes of a file say.
 #[derive(Clone, Copy)]
 pub(super) struct Head {
     newer: bool,
+    /// Its last writer closed it; else redb recovers it first, which reads all of it.
+    pub clean: bool,
 }
 
 impl Head {
@@ -105,7 +123,8 @@ impl Head {
             return Err(damaged(path, "its first bytes are not what redb writes"));
         }
         let mut versions = SLOTS.iter().filter_map(|at| bytes.get(*at));
-        Ok(Self { newer: versions.all(|v| *v > REDB_FORMAT) })
+        let clean = bytes.get(FLAGS).is_some_and(|flags| flags & RECOVERY_REQUIRED == 0);
+        Ok(Self { newer: versions.all(|v| *v > REDB_FORMAT), clean })
     }
 }
 
@@ -150,7 +169,7 @@ fn refused(e: DatabaseError, path: &Path, head: Head) -> Error {
     match e {
         DatabaseError::DatabaseAlreadyOpen => held(path),
         DatabaseError::Storage(StorageError::Io(e)) if !is_damage(&e) => {
-            Error::new(Kind::Replica, format!("replica {shown}: {}", plain(&e)))
+            Error::new(Kind::Io, format!("replica {shown}: {}", plain(&e)))
         }
         _ if head.newer => Error::new(
             Kind::Newer,

@@ -7,7 +7,7 @@
 use super::damage::{self, MovedAside};
 use super::guard::{failed, guarded};
 use super::health::{Condition, Health};
-use super::open;
+use super::open::{self, Depth};
 use crate::error::{Error, Kind, Result};
 use redb::{Database, ReadTransaction, ReadableDatabase as _, WriteTransaction};
 use std::collections::BTreeMap;
@@ -41,8 +41,8 @@ pub(super) enum Held {
     Reading(Database),
     /// An application's own.
     Shared(Arc<Database>),
-    /// It could not be opened again, and why.
-    Closed(String),
+    /// It could not be opened again, and why; readers have what there is, if that can be read.
+    Closed { why: String, shown: Option<Database> },
 }
 
 /// A snapshot that is held, as the replica knows it.
@@ -106,15 +106,17 @@ impl Slot {
 
     pub fn begin_write(&self) -> Result<WriteTransaction> {
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*db, Held::Reading(_)) {
-            return Err(Error::usage("replica: it was opened to read only"));
+        match &*db {
+            Held::Reading(_) => return Err(Error::usage("replica: it was opened to read only")),
+            Held::Closed { why, .. } => return Err(Error::new(Kind::Io, why.clone())),
+            Held::Writing(_) | Held::Shared(_) => {}
         }
         self.watched.noted(guarded(|| db.get()?.begin_write().map_err(failed)))
     }
 
     /// Opens the file again after an I/O error, if there was one. The cursor is read again by who goes on.
     pub fn ready(&self) -> Result<()> {
-        let closed = matches!(*self.db.read().unwrap_or_else(PoisonError::into_inner), Held::Closed(_));
+        let closed = matches!(*self.db.read().unwrap_or_else(PoisonError::into_inner), Held::Closed { .. });
         if !closed && !matches!(self.watched.health.now(), Condition::Failed(_)) {
             return Ok(());
         }
@@ -126,12 +128,19 @@ impl Slot {
                 .explain(Error::new(Kind::Replica, "replica: an operation failed")));
         }
         self.close(&mut db);
-        let opened = open::open(&self.path, self.cache_bytes, false, &self.watched.health);
-        match opened {
+        let health = &self.watched.health;
+        match open::open(&self.path, self.cache_bytes, false, health) {
             Ok(opened) => *db = Held::Writing(opened),
             Err(e) => {
-                *db = Held::Closed(e.to_string());
-                return Err(e);
+                let e = health.explain(e);
+                // Not even a reader can use what is damaged, or what fsync has left in doubt.
+                let may_be_read = matches!(e.kind(), Kind::Io | Kind::Usage);
+                let shown = may_be_read
+                    .then(|| open::open_to_read(&self.path, self.cache_bytes, health, Depth::Whole));
+                *db = Held::Closed { why: e.to_string(), shown: shown.and_then(Result::ok).flatten() };
+                // It could be opened once: what may not be opened now may be again.
+                let is_there = self.path.symlink_metadata().is_ok();
+                return Err(if e.kind() == Kind::Usage && is_there { e.with_kind(Kind::Io) } else { e });
             }
         }
         Ok(())
@@ -146,14 +155,14 @@ impl Slot {
                 return Err(Error::new(Kind::Damaged, what));
             }
             Held::Reading(_) => return Err(Error::new(Kind::Damaged, why.to_string())),
-            Held::Writing(_) | Held::Closed(_) => {}
+            Held::Writing(_) | Held::Closed { .. } => {}
         }
         self.close(&mut db);
-        let moved = damage::move_aside(&self.path, why).inspect_err(|e| *db = Held::Closed(e.to_string()))?;
+        let moved = damage::move_aside(&self.path, why).inspect_err(|e| *db = Held::closed(e))?;
         match open::open(&self.path, self.cache_bytes, true, &self.watched.health) {
             Ok(opened) => *db = Held::Writing(opened),
             Err(e) => {
-                *db = Held::Closed(e.to_string());
+                *db = Held::closed(&e);
                 return Err(e);
             }
         }
@@ -185,7 +194,7 @@ impl Slot {
 
     /// Closes what is open. Its end may panic on damaged pages; then the file is as it was after a kill.
     fn close(&self, db: &mut Held) {
-        let held = std::mem::replace(db, Held::Closed("being opened again".to_owned()));
+        let held = std::mem::replace(db, Held::closed("being opened again"));
         let _ = guarded(|| {
             drop(held);
             Ok(())
@@ -197,7 +206,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let db = self.db.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let held = std::mem::replace(db, Held::Closed("closed".to_owned()));
+        let held = std::mem::replace(db, Held::closed("closed"));
         let _ = guarded(|| {
             drop(held);
             Ok(())
@@ -206,11 +215,17 @@ impl Drop for Slot {
 }
 
 impl Held {
+    fn closed(why: impl std::fmt::Display) -> Self {
+        Self::Closed { why: why.to_string(), shown: None }
+    }
+
     fn get(&self) -> Result<&Database> {
         match self {
-            Self::Writing(db) | Self::Reading(db) => Ok(db),
+            Self::Writing(db) | Self::Reading(db) | Self::Closed { shown: Some(db), .. } => Ok(db),
             Self::Shared(db) => Ok(db),
-            Self::Closed(why) => Err(Error::new(Kind::Io, format!("replica: not open now: {why}"))),
+            Self::Closed { why, shown: None } => {
+                Err(Error::new(Kind::Io, format!("replica: not open now: {why}")))
+            }
         }
     }
 }

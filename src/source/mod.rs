@@ -14,7 +14,7 @@ mod query;
 mod read;
 mod references;
 #[cfg(feature = "remote")]
-mod remote;
+pub(crate) mod remote;
 pub(crate) mod retry;
 mod select;
 pub(crate) mod sql;
@@ -107,6 +107,15 @@ impl Source {
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.address.file()
+    }
+
+    /// Whether its file is gone or may not be read. Asked without opening it, which would drop SQLite's locks.
+    pub(crate) fn is_away(&self) -> bool {
+        #[cfg(unix)]
+        let is_there = |path: &Path| rustix::fs::access(path, rustix::fs::Access::READ_OK).is_ok();
+        #[cfg(not(unix))]
+        let is_there = Path::exists;
+        self.path().is_some_and(|path| !is_there(path))
     }
 
     pub(crate) fn address(&self) -> &Address {

@@ -130,11 +130,38 @@ fn seen_cursor(status: &serde_json::Value) -> u64 {
 }
 
 /// What `run` is at when it is killed.
-const PHASES: [&str; 5] = ["backfill", "drain", "idle", "rebuild", "schema change"];
+const PHASES: [&str; 8] =
+    ["backfill", "drain", "idle", "prune", "rebuild", "compact", "schema change", "compact, nobody running"];
 
-/// Kills over all phases: 30, or what `REDTAIL_KILLS` says.
+/// With all that is kept beside the rows; whatever is acknowledged may be pruned at once.
+const SETTINGS: &str = "keep_changes = { rows = 2000 }\nack_interval = \"20ms\"\n[changelog]\nretain_min = \"0s\"\n\
+    [tables.event]\nindex = [[\"version\", \"body\"]]\n[tables.side]\nindex = [[\"body\"]]\n";
+
+/// Kills over all phases: 32, or what `REDTAIL_KILLS` says.
 fn kills() -> u64 {
-    std::env::var("REDTAIL_KILLS").map_or(30, |n| n.parse().expect("REDTAIL_KILLS is a number"))
+    std::env::var("REDTAIL_KILLS").map_or(32, |n| n.parse().expect("REDTAIL_KILLS is a number"))
+}
+
+/// Each index has each row of its table, and each in its place.
+fn indexes_name_every_row(replica: &std::path::Path) {
+    let replica = redtail::Replica::open_to_read(replica, &redtail::Config::default()).unwrap();
+    let snapshot = replica.snapshot().unwrap();
+    for (table, columns) in [("event", &["version", "body"][..]), ("side", &["body"])] {
+        let place = |row: redtail::Result<redtail::Row>| {
+            let row = row.unwrap();
+            let values = row.values().unwrap();
+            let of =
+                |name: &&str| values[row.columns().iter().position(|c| c.name == *name).unwrap()].to_owned();
+            let key = row.key().unwrap();
+            (columns.iter().map(of).collect::<Vec<_>>(), key)
+        };
+        let by_index: Vec<_> = snapshot.index(table, columns).unwrap().scan().unwrap().map(place).collect();
+        let mut by_key: Vec<_> = snapshot.scan(table).unwrap().map(place).collect();
+        by_key.sort_by(|a, b| format!("{a:?}").cmp(&format!("{b:?}")));
+        let mut sorted = by_index.clone();
+        sorted.sort_by(|a, b| format!("{a:?}").cmp(&format!("{b:?}")));
+        assert!(sorted == by_key, "an index of {table} has {} rows, not {}", sorted.len(), by_key.len());
+    }
 }
 
 #[test]
@@ -145,6 +172,7 @@ fn killed_in_every_phase_of_its_life_it_ends_equal() {
     let folder = TempDir::new().unwrap();
     let redtail = Redtail::new(folder.path()).with_env("REDTAIL_CHUNK_ROWS", "500");
     let (source, replica) = (redtail.path("source.db"), redtail.path("replica.redb"));
+    std::fs::write(redtail.path("redtail.toml"), SETTINGS).unwrap();
     let side = "CREATE TABLE side(id INTEGER PRIMARY KEY, body TEXT)";
     let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
         INSERT INTO side SELECT i, printf('side %d %060d', i, i) FROM n";
@@ -163,20 +191,41 @@ fn killed_in_every_phase_of_its_life_it_ends_equal() {
             "drain" => writer.wait_more(300),
             _ => {}
         }
-        let mut run = redtail.spawn_run("source.db", "replica.redb");
-        match phase {
-            "idle" => run.live(),
-            "schema change" => {
-                run.live();
-                oracle.script(&source, &[format!("ALTER TABLE side ADD COLUMN c{kill} DEFAULT {kill}")]);
-                if chance.one_in(2) {
-                    oracle.script(&source, &["DROP TABLE side", side, fill]);
+        let mut other = None;
+        if phase == "compact, nobody running" {
+            let mut compact = redtail.spawn(&["compact", "-r", "replica.redb"]);
+            writer.wait_more(chance.below(100));
+            let _ = compact.kill();
+            compact.wait().unwrap();
+        } else {
+            let mut run = redtail.spawn_run("source.db", "replica.redb");
+            match phase {
+                "idle" => run.live(),
+                // Its own pruning, and somebody else's beside it.
+                "prune" => {
+                    run.live();
+                    other = Some(redtail.spawn(&["prune", "-s", "source.db"]));
                 }
+                "compact" => {
+                    run.live();
+                    other = Some(redtail.spawn(&["compact", "-r", "replica.redb"]));
+                }
+                "schema change" => {
+                    run.live();
+                    oracle.script(&source, &[format!("ALTER TABLE side ADD COLUMN c{kill} DEFAULT {kill}")]);
+                    if chance.one_in(2) {
+                        oracle.script(&source, &["DROP TABLE side", side, fill]);
+                    }
+                }
+                _ => {}
             }
-            _ => {}
+            writer.wait_more(chance.below(150));
+            run.kill9();
         }
-        writer.wait_more(chance.below(150));
-        run.kill9();
+        if let Some(mut other) = other {
+            let _ = other.kill();
+            other.wait().unwrap();
+        }
         // It may have moved the damaged file aside, or not yet; three in a day would be too many.
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let path = entry.unwrap().path();
@@ -184,11 +233,12 @@ fn killed_in_every_phase_of_its_life_it_ends_equal() {
                 std::fs::remove_file(path).unwrap();
             }
         }
-        if kill % 10 == 9 || kill + 1 == kills() {
+        if kill % 8 == 7 || kill + 1 == kills() {
             let ledger = writer.stop();
             redtail.sync("source.db", "replica.redb");
             let compared = compare(&mut oracle, &redtail, "source.db", "replica.redb");
             assert!(compared.equal, "after {} kills, the last in {phase}: {compared:#?}", kill + 1);
+            indexes_name_every_row(&replica);
             assert_eq!(
                 oracle.integers(&source, Ledger::SELECT),
                 ledger.sums(),

@@ -27,6 +27,7 @@ mod documents;
 mod endpoint;
 mod errors;
 mod exact;
+mod failing;
 mod identity;
 mod invisible;
 mod kill;

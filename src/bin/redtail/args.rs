@@ -348,12 +348,6 @@ pub fn parse() -> Result<Args, u8> {
     })
 }
 
-/// The arguments that these words make.
-#[cfg(test)]
-pub fn of(words: &[&str]) -> Args {
-    Args::parse_from([&["redtail"], words].concat())
-}
-
 /// What clap says over several lines, without its usage.
 fn one_line(said: &str) -> String {
     let lines =

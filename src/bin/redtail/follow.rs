@@ -30,7 +30,9 @@ async fn open(settings: &Settings, patient: bool) -> Result<Arc<Replicator>> {
     if path.exists() {
         // A replica of another source is refused before it is opened to be written.
         match control::patiently(path, || Replica::glance(path, &settings.config)).await {
-            Ok(replica) => source.recognise(&replica).await?,
+            Ok(Some(replica)) => source.recognise(&replica).await?,
+            // Its writer was killed: it is recovered once, below, and recognised then.
+            Ok(None) => {}
             // It cannot say what it follows; it is moved aside and made again.
             Err(e) if e.kind() == Kind::Damaged => {}
             Err(e) => return Err(e),
@@ -53,15 +55,20 @@ async fn open(settings: &Settings, patient: bool) -> Result<Arc<Replicator>> {
 pub async fn on_tables(settings: &Settings, tables: &[String]) -> Result<Replicator> {
     let path = settings.replica()?;
     let source = Source::open(settings.source()?, &settings.config)?;
-    {
-        // Wrong names are refused before the replica is opened to be written.
-        let replica = Replica::open_to_read(path, &settings.config)?;
-        source.recognise(&replica).await?;
-        let snapshot = replica.snapshot()?;
-        tables.iter().try_for_each(|t| snapshot.table(t).map(|_| ()))?;
+    // Wrong names are refused before the replica is opened to be written, if that can be told without recovering it.
+    if let Some(replica) = Replica::glance(path, &settings.config)? {
+        are_there(&source, &replica, tables).await?;
     }
     let replica = Replica::open_existing(path, &settings.config)?;
+    are_there(&source, &replica, tables).await?;
     Ok(Replicator::new(source, replica, settings.config.clone()))
+}
+
+/// Refuses a replica of another source, and names that are none of its tables.
+async fn are_there(source: &Source, replica: &Replica, tables: &[String]) -> Result<()> {
+    source.recognise(replica).await?;
+    let snapshot = replica.snapshot()?;
+    tables.iter().try_for_each(|t| snapshot.table(t).map(|_| ()))
 }
 
 /// A new replica needs a folder to be made in.
@@ -114,7 +121,7 @@ async fn reload(
     }
     #[cfg(feature = "remote")]
     replicator.source().read_token()?;
-    let settings = before.again()?;
+    let settings = Settings::again()?;
     Source::open(before.source()?, &settings.config)?.check().await?;
     replicator.reload(settings.config).await
 }

@@ -1,7 +1,7 @@
 //! What the replica must hold, as a map; and random windows that change both.
 
 use super::{Chance, projected};
-use crate::cursor::{Cursor, LogId};
+use crate::cursor::{Cursor, LogId, Position};
 use crate::key::Collation;
 use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
@@ -16,8 +16,14 @@ use std::time::{Duration, Instant};
 pub(super) const KEYS: u64 = 40;
 const COLUMNS: [&str; 3] = ["id", "n", "body"];
 
+/// Tables up to this one have indexes, where there are any, and by which columns.
+pub(super) const INDEXED: TableNo = 30;
+pub(super) const INDEXES: [&[&str]; 2] = [&["n"], &["body", "n"]];
+
 /// A row beside its key: a number, and a text that may be long.
 pub(super) type Row = (i64, Vec<u8>);
+/// Rows by the name of their table and their key.
+pub(super) type Rows = BTreeMap<(String, i64), Row>;
 
 /// One state of the source.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +33,7 @@ pub(super) struct World {
     next_no: TableNo,
 }
 
-fn name(no: TableNo) -> String {
+pub(super) fn name(no: TableNo) -> String {
     format!("table {no}")
 }
 
@@ -211,6 +217,35 @@ impl World {
         Ok(())
     }
 
+    pub fn rows(&self) -> Rows {
+        let of = |(no, rows): (&TableNo, &BTreeMap<i64, Row>)| {
+            rows.iter().map(|(id, row)| ((name(*no), *id), row.clone())).collect::<Vec<_>>()
+        };
+        self.tables.iter().flat_map(of).collect()
+    }
+
+    /// Holds each table's indexes against its rows; there may be none before the first window of a life.
+    pub fn indexes_differ(&self, replica: &Replica, config: &crate::Config) -> Result<(), String> {
+        let told = |e: crate::Error| format!("{e:?}");
+        let snapshot = replica.snapshot().map_err(told)?;
+        for (no, rows) in self.tables.iter().filter(|(no, _)| config.tables.contains_key(&name(**no))) {
+            for columns in INDEXES {
+                let index = snapshot.index(&name(*no), columns).map_err(told)?;
+                let found = index.scan().map_err(told)?.map(|row| Ok(told_row(&row?)?.0));
+                let found: crate::Result<Vec<i64>> = found.collect();
+                let mut want: Vec<(Option<&[u8]>, i64, i64)> = (rows.iter())
+                    .map(|(id, (n, body))| ((columns.len() > 1).then_some(body.as_slice()), *n, *id))
+                    .collect();
+                want.sort_unstable();
+                let want: Vec<i64> = want.into_iter().map(|(.., id)| id).collect();
+                if found.as_ref().map_err(|e| format!("{e:?}"))? != &want {
+                    return Err(format!("{}: index {columns:?}: {found:?}, not {want:?}", name(*no)));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What a replica holds, read by redtail's own reader; `Err` with what is not as it should be.
     pub fn differs(&self, replica: &Replica) -> Result<(), String> {
         let told = |e: crate::Error| format!("{e:?}");
@@ -230,12 +265,8 @@ impl World {
             }
             let mut found = BTreeMap::new();
             for row in snapshot.scan(&name(*no)).map_err(told)? {
-                let row = row.map_err(told)?;
-                let values = row.values().map_err(told)?;
-                let [ValueRef::Integer(id), ValueRef::Integer(n), ValueRef::Text(body)] = values[..] else {
-                    return Err(format!("{}: {values:?}", name(*no)));
-                };
-                found.insert(id, (n, body.to_vec()));
+                let (id, row) = row.and_then(|row| told_row(&row)).map_err(told)?;
+                found.insert(id, row);
             }
             if found != *rows {
                 let differ = |id: &&i64| found.get(id) != rows.get(id);
@@ -257,4 +288,53 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// A row as it is stored: its key, and what stands beside it.
+fn told_row(row: &crate::Row) -> crate::Result<(i64, Row)> {
+    match row.values()?[..] {
+        [ValueRef::Integer(id), ValueRef::Integer(n), ValueRef::Text(body)] => Ok((id, (n, body.to_vec()))),
+        ref values => Err(crate::Error::new(crate::Kind::Mismatch, format!("{values:?}"))),
+    }
+}
+
+/// Applies what is kept of what changed behind a position to the rows that were there: each change must find what it
+/// says was there before it, and each window end in the state of the source at its end.
+pub(super) fn replayed(
+    replica: &Replica,
+    from: Option<Position>,
+    rows: &mut Rows,
+    worlds: &[World],
+) -> Result<(), String> {
+    let told = |e: crate::Error| format!("{e:?}");
+    let windows = match replica.kept_changes(from) {
+        // Nothing was ever kept: nothing was ever changed.
+        Err(e) if e.kind() == crate::Kind::Lagged && rows.is_empty() => return Ok(()),
+        windows => windows.map_err(told)?,
+    };
+    for window in windows {
+        let window = window.map_err(told)?;
+        let seq = window.position.seq;
+        for change in &window.changes {
+            let side = |row: Option<&crate::Row>| row.map(told_row).transpose().map_err(told);
+            let (before, after) = (side(change.before())?, side(change.after())?);
+            let id = before.as_ref().or(after.as_ref()).map_or(0, |(id, _)| *id);
+            let place = (change.table().name.clone(), id);
+            let (before, after) = (before.map(|(_, row)| row), after.map(|(_, row)| row));
+            let found = match after {
+                Some(after) => rows.insert(place.clone(), after),
+                None => rows.remove(&place),
+            };
+            if found != before {
+                return Err(format!("window {seq}: a change of {place:?} begins with another row"));
+            }
+        }
+        let Some(world) = worlds.iter().find(|w| w.seq == seq) else {
+            return Err(format!("window {seq} is no window's end"));
+        };
+        if window.is_last && *rows != world.rows() {
+            return Err(format!("window {seq}: its changes do not lead to the source's rows"));
+        }
+    }
+    Ok(())
 }

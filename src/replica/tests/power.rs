@@ -1,10 +1,11 @@
 //! Power losses at random moments, the opening after one included.
 
 use super::machine::Machine;
-use super::model::World;
+use super::model::{INDEXED, INDEXES, Rows, World, name, replayed};
 use super::projected::projectors;
 use super::{Chance, note, seed};
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, KeepChanges, TableConfig};
+use crate::cursor::Position;
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::replica::disk::Disk;
@@ -36,7 +37,9 @@ pub(super) fn config() -> Config {
 pub(super) fn open(machine: &Machine, health: &Arc<Health>) -> Result<Replica> {
     let path = Path::new("simulated");
     let disk = Disk::new(machine.clone(), Arc::clone(health), "simulated".to_owned());
-    let db = open::database(disk, path, CACHE, Head::parse(&machine.head(), path)?, open::Depth::Whole)?;
+    let head = Head::parse(&machine.head(), path)?;
+    let opened = open::database(disk, path, CACHE, head, open::Depth::Whole);
+    let db = opened.map_err(|e| health.explain(e))?;
     Replica::holding(path, &config(), Held::Writing(db), Arc::clone(health))
 }
 
@@ -52,6 +55,14 @@ pub(super) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
 }
 
+/// The same, with changes kept and rows indexed: more than one life brings, so that old ones are pruned too.
+fn kept_and_indexed() -> Config {
+    let keep_changes = Some(KeepChanges { rows: 600, ..KeepChanges::default() });
+    let index = INDEXES.map(|columns| columns.iter().map(|c| (*c).to_owned()).collect()).to_vec();
+    let table = |no| (name(no), TableConfig { index: index.clone(), ..TableConfig::default() });
+    Config { keep_changes, tables: (1..=INDEXED).map(table).collect(), ..config() }
+}
+
 /// Applies windows with the product's writer; what it published as durable and as visible, and how it ended.
 pub(super) fn apply(
     runtime: &tokio::runtime::Runtime,
@@ -60,20 +71,21 @@ pub(super) fn apply(
     windows: Vec<Piece>,
     room: usize,
 ) -> (u64, u64, Result<()>) {
-    apply_projecting(runtime, replica, (durability, 0), windows, room)
+    apply_as(runtime, replica, (&Config { durability, ..config() }, 0), windows, room)
 }
 
-/// The same with projections in a version.
-fn apply_projecting(
+/// The same with all that a configuration keeps beside the rows, and projections in a version.
+fn apply_as(
     runtime: &tokio::runtime::Runtime,
     replica: &Replica,
-    (durability, version): (Durability, u32),
+    (config, version): (&Config, u32),
     windows: Vec<Piece>,
     room: usize,
 ) -> (u64, u64, Result<()>) {
     let (mut durable, mut visible) = (0, 0);
     let ended = runtime.block_on(async {
-        let mut writer = Writer::new(replica, durability)?.projecting(&projectors(version))?;
+        let writer = Writer::new(replica, config.durability)?.recording(config).indexed(config)?;
+        let mut writer = writer.projecting(&projectors(version))?;
         let (send, pieces) = mpsc::channel(room);
         let feed = async move {
             for piece in windows {
@@ -104,8 +116,11 @@ struct Run {
     machine: Machine,
     chance: Chance,
     runtime: tokio::runtime::Runtime,
+    config: Config,
     /// Every state that the disk may have, oldest first.
     worlds: Vec<World>,
+    /// Where what changed was followed to from the start, if changes are kept.
+    followed: Option<(Option<Position>, Rows)>,
     acknowledged: u64,
     crashes: u64,
     /// Of the projections that are kept.
@@ -113,10 +128,13 @@ struct Run {
 }
 
 impl Run {
-    fn new(seed: u64) -> Self {
+    /// `all`: this disk has all that can be kept beside the rows.
+    fn new(seed: u64, all: bool) -> Self {
         let (machine, chance) = (made(), Chance(seed));
         let worlds = vec![World::new()];
-        Self { machine, chance, runtime: runtime(), worlds, acknowledged: 0, crashes: 0, version: 1 }
+        let config = if all { kept_and_indexed() } else { config() };
+        let followed = all.then(|| (None, Rows::new()));
+        Self { machine, chance, runtime: runtime(), config, worlds, followed, acknowledged: 0, crashes: 0, version: 1 }
     }
 
     fn caught(&self, what: impl Into<String>) -> Caught {
@@ -149,6 +167,19 @@ impl Run {
         }
     }
 
+    /// What became of the rows since the last life, as it was kept, leads from what they were then to what they are.
+    fn follow(&mut self, replica: &Replica, world: &World) -> std::result::Result<(), String> {
+        world.indexes_differ(replica, &self.config)?;
+        let Some((from, rows)) = &mut self.followed else { return Ok(()) };
+        replayed(replica, *from, rows, &self.worlds)?;
+        *from = replica.start().map_err(|e| format!("{e:?}"))?.cursor.map(|c| c.position());
+        if *rows == world.rows() {
+            Ok(())
+        } else {
+            Err(format!("changes kept up to {} are not all", world.seq))
+        }
+    }
+
     /// One life: open, compare, apply windows until the power goes or all is applied.
     fn live(&mut self) -> std::result::Result<(), Caught> {
         let replica = self.recover()?;
@@ -163,6 +194,7 @@ impl Run {
             return Err(self.caught(format!("cursor {seq} is no window's end")));
         };
         world.differs(&replica).map_err(|what| self.caught(what))?;
+        self.follow(&replica, &world).map_err(|what| self.caught(what))?;
         // What a reader sees after the opening was committed by it.
         self.acknowledged = seq;
         let mut now = world.clone();
@@ -181,12 +213,13 @@ impl Run {
             _ => Durability::EveryWindow,
         };
         let room = 1 + self.chance.index(4);
+        self.config.durability = durability;
         // Mostly the one before, so that records live for longer than a window.
         if self.chance.one_in(8) {
             self.version = u32::try_from(self.chance.below(3)).unwrap();
         }
-        let how = (durability, self.version);
-        let (durable, _, ended) = apply_projecting(&self.runtime, &replica, how, pieces, room);
+        let how = (&self.config, self.version);
+        let (durable, _, ended) = apply_as(&self.runtime, &replica, how, pieces, room);
         self.acknowledged = self.acknowledged.max(durable);
         self.machine.never_dies();
         match ended {
@@ -194,9 +227,9 @@ impl Run {
                 return Err(self.caught(format!("{e:?}, and the power is on: {}", !self.machine.is_dead())));
             }
             Ok(()) if !self.machine.is_dead() => {
-                let lives = |what| self.caught(format!("while it lives: {what}"));
-                now.differs(&replica).map_err(lives)?;
-                now.is_projected(&replica, self.version).map_err(lives)?;
+                let lives = now.differs(&replica).and_then(|()| now.indexes_differ(&replica, &self.config));
+                let lives = lives.and_then(|()| now.is_projected(&replica, self.version));
+                lives.map_err(|what| self.caught(format!("while it lives: {what}")))?;
             }
             _ => {}
         }
@@ -217,7 +250,7 @@ fn run(seed: u64, crashes: u64) -> std::result::Result<(), Caught> {
     let mut chance = Chance(seed);
     let mut before = 0;
     while before < crashes {
-        let mut run = Run::new(chance.draw());
+        let mut run = Run::new(chance.draw(), (before / ONE_DISK).is_multiple_of(2));
         while run.crashes < ONE_DISK.min(crashes - before) {
             run.live().map_err(|mut caught| {
                 caught.crashes += before;
@@ -275,6 +308,21 @@ fn a_dropped_delta_is_caught() {
 #[test]
 fn a_projection_that_stays_behind_its_row_is_caught() {
     is_caught("stale-projection", 2_000);
+}
+
+#[test]
+fn a_recorded_window_that_is_not_kept_is_caught() {
+    is_caught("drop-window", 2_000);
+}
+
+#[test]
+fn a_recorded_change_that_is_not_kept_is_caught() {
+    is_caught("drop-change", 2_000);
+}
+
+#[test]
+fn an_index_that_keeps_what_a_row_was_is_caught() {
+    is_caught("stale-index", 2_000);
 }
 
 #[test]

@@ -66,6 +66,11 @@ impl Listener {
     }
 }
 
+/// Whether there is more in it than a sign of life.
+pub(super) fn is_event(bytes: &[u8]) -> bool {
+    bytes.windows(5).any(|w| w == b"data:")
+}
+
 /// Until nobody follows the server any more, or it has nothing to listen to.
 fn listen(server: &Weak<Server>, bell: &Bell) {
     let mut retry = Retry::new();
@@ -80,7 +85,7 @@ fn listen(server: &Weak<Server>, bell: &Bell) {
                 bell.ring();
                 let mut buffer = [0; 4096];
                 while let Ok(1..) = events.read(&mut buffer).inspect(|n| {
-                    if buffer.get(..*n).unwrap_or_default().windows(5).any(|w| w == b"data:") {
+                    if is_event(buffer.get(..*n).unwrap_or_default()) {
                         bell.ring();
                         retry.reset();
                     }

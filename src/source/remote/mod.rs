@@ -9,6 +9,8 @@
 
 mod client;
 mod fail;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzz;
 mod listen;
 mod pack;
 mod stream;

@@ -167,7 +167,7 @@ impl Packed {
                     Value::Real(0.0)
                 }
                 b'i' => Value::Integer(number(until(bytes, b';')?)?),
-                b'r' => Value::Real(number(until(bytes, b';')?)?),
+                b'r' => real(until(bytes, b';')?)?,
                 b't' => encoding.text(self.contents(bytes)?),
                 b'b' => Value::Blob(self.contents(bytes)?),
                 _ => return Err(fail::garbled("a packed row of it")),
@@ -199,7 +199,7 @@ impl Packed {
                 b'n' => (Value::Null, 0),
                 b'z' => (Value::Real(0.0), 0),
                 b'i' => (Value::Integer(number(field)?), 0),
-                b'r' => (Value::Real(number(field)?), 0),
+                b'r' => (real(field)?, 0),
                 b't' => (Value::Text(Vec::new()), number(field)?),
                 b'b' => (Value::Blob(Vec::new()), number(field)?),
                 _ => return Err(fail::garbled("a packed row of it")),
@@ -243,6 +243,12 @@ fn number<T: std::str::FromStr>(field: &[u8]) -> Result<T> {
         .ok()
         .and_then(|t| t.parse().ok())
         .ok_or_else(|| fail::garbled("a number in it"))
+}
+
+/// SQLite has no NaN, and nothing here expects one.
+fn real(field: &[u8]) -> Result<Value> {
+    let real: f64 = number(field)?;
+    if real.is_nan() { Err(fail::garbled("a number in it")) } else { Ok(Value::Real(real)) }
 }
 
 fn unhex(digits: &[u8]) -> Option<Vec<u8>> {

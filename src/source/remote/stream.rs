@@ -517,7 +517,7 @@ fn only(answers: Vec<Result<Vec<Rows>>>) -> Result<Rows> {
 }
 
 /// A packed answer: how many rows, and their bytes.
-fn whole(answer: Rows) -> Result<(usize, Vec<u8>)> {
+pub(super) fn whole(answer: Rows) -> Result<(usize, Vec<u8>)> {
     let row = answer.0.into_iter().next().unwrap_or_default();
     let mut row = row.into_iter();
     match (row.next(), row.next()) {

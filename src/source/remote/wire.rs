@@ -175,7 +175,7 @@ impl Outcome<'_> {
 
 impl Answered<'_> {
     fn rows(self, read: &mut u64) -> Result<Rows> {
-        *read += self.rows_read;
+        *read = read.saturating_add(self.rows_read);
         let row = |cells: Vec<Cell<'_>>| cells.into_iter().map(Cell::value).collect();
         Ok(Rows(self.rows.into_iter().map(row).collect::<Result<_>>()?))
     }

@@ -1,5 +1,6 @@
 //! What the tests share: the binary, the oracle, an application that writes, and seeded chance.
 
+pub(crate) mod failing;
 pub(crate) mod http;
 pub(crate) mod oracle;
 pub(crate) mod proxy;

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -16,6 +17,10 @@ use super::{DEADLINE, poll};
 pub(crate) struct Redtail {
     folder: PathBuf,
     env: Vec<(&'static str, String)>,
+    /// The program; a copy that anybody may run, where it is run as somebody else.
+    program: PathBuf,
+    /// Run as `nobody`.
+    as_nobody: bool,
 }
 
 /// What a finished command said.
@@ -38,7 +43,8 @@ pub(crate) struct Run {
 
 impl Redtail {
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), env: Vec::new() }
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_redtail"));
+        Self { folder: folder.to_owned(), env: Vec::new(), program, as_nobody: false }
     }
 
     /// The same with one more environment variable.
@@ -46,6 +52,23 @@ impl Redtail {
         let mut with = self.clone();
         with.env.push((name, value.to_owned()));
         with
+    }
+
+    /// The same, run by somebody whom the modes of files hold up, to whom the whole folder belongs; `None` if this
+    /// process is root and cannot become anybody else.
+    pub(crate) fn as_nobody(&self) -> Option<Self> {
+        let mut with = self.clone();
+        if rustix::process::geteuid().is_root() {
+            with.program = self.path("program");
+            std::fs::copy(&self.program, &with.program).unwrap();
+            with.as_nobody = true;
+            let changed = Command::new("chown").args(["-R", "65534:65534"]).arg(&self.folder).status();
+            let became = with.command(Path::new("true")).status();
+            if !(changed.is_ok_and(|s| s.success()) && became.is_ok_and(|s| s.success())) {
+                return None;
+            }
+        }
+        Some(with)
     }
 
     /// A path inside the working folder.
@@ -64,12 +87,15 @@ impl Redtail {
         command.env_remove("RUST_LOG").env_remove("TURSO_AUTH_TOKEN");
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.current_dir(&self.folder).stdin(Stdio::null());
+        if self.as_nobody {
+            command.uid(65_534).gid(65_534);
+        }
         command
     }
 
     /// Runs one command to its end.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
-        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_redtail")));
+        let mut command = self.command(&self.program);
         command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
         finish(command.spawn().expect("the binary starts"), &format!("redtail {args:?}"))
     }
@@ -94,22 +120,29 @@ impl Redtail {
 
     /// `dump --typed` into a file.
     pub(crate) fn dump(&self, replica: &str, out: &Path) {
-        let mut command = self.command(Path::new(env!("CARGO_BIN_EXE_redtail")));
+        let mut command = self.command(&self.program);
         command.args(["dump", "--typed", "-r", replica]);
         command.stdout(File::create(out).unwrap()).stderr(Stdio::piped());
         let output = finish(command.spawn().expect("the binary starts"), "redtail dump");
         assert_eq!(output.code, Some(0), "redtail dump: {output:#?}");
     }
 
+    /// Starts a command that is to be killed.
+    pub(crate) fn spawn(&self, args: &[&str]) -> Child {
+        let mut command = self.command(&self.program);
+        command.args(args).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("the binary starts")
+    }
+
     /// Starts `run`.
     pub(crate) fn spawn_run(&self, source: &str, replica: &str) -> Run {
-        self.spawned(self.command(Path::new(env!("CARGO_BIN_EXE_redtail"))), source, replica)
+        self.spawned(self.command(&self.program), source, replica)
     }
 
     /// Starts `run` as a process that gets an error, and not a signal, when a file may not grow any more.
     pub(crate) fn spawn_run_without_room(&self, source: &str, replica: &str) -> Run {
         let mut command = self.command(Path::new("sh"));
-        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_redtail")]);
+        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(&self.program);
         self.spawned(command, source, replica)
     }
 
@@ -197,6 +230,18 @@ impl Run {
         let messages = self.messages.clone();
         let status = self.signal("TERM");
         assert!(status.success(), "{status}: {}", std::fs::read_to_string(messages).unwrap());
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Waits until it ends by itself; its exit code, and what it has said.
+    pub(crate) fn ended(mut self) -> (Option<i32>, String) {
+        let status = poll(|| self.child.try_wait().unwrap());
+        let status = status.unwrap_or_else(|| panic!("does not end: {}", self.said()));
+        (status.code(), self.said())
     }
 
     /// Fails with what the process said if it is no longer there.

@@ -9,6 +9,7 @@ mod answer;
 mod events;
 mod history;
 mod metrics;
+mod options;
 mod page;
 mod route;
 mod rows;
@@ -16,6 +17,7 @@ mod seen;
 mod stall;
 
 pub use address::Address;
+pub use options::Options;
 
 use crate::messages;
 use crate::settings::reason;
@@ -51,23 +53,6 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 const BUSY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\nretry-after: 1\r\n\r\n";
-
-/// What the settings say of the endpoint.
-#[derive(Clone, Debug)]
-pub struct Options {
-    pub listen: Option<String>,
-    /// Listen for other machines too.
-    pub anywhere: bool,
-    pub token_file: Option<PathBuf>,
-    /// The most lag with which it counts as ready.
-    pub ready_lag: Duration,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { listen: None, anywhere: false, token_file: None, ready_lag: Duration::from_secs(30) }
-    }
-}
 
 /// What every request may need.
 struct Shared {

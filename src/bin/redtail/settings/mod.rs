@@ -1,14 +1,18 @@
 //! Configuration: `redtail.toml`, `REDTAIL_*`, flags; the later one wins. Unknown keys are refused.
+//!
+//! Here is what a text says; `load` knows where texts come from.
 
 mod keys;
+#[cfg(not(fuzzing))]
+mod load;
 mod tables;
 mod values;
 
-use crate::args::{Args, Command};
-use crate::{Exit, endpoint, failure};
-use keys::{KEYS, Key};
+use crate::endpoint;
+use keys::KEYS;
+#[cfg(not(fuzzing))]
+pub use load::reason;
 use redtail::{Config, Error, Result};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -18,67 +22,19 @@ pub struct Settings {
     replica: Option<PathBuf>,
     pub config: Config,
     pub endpoint: endpoint::Options,
-    /// The command line that they came from.
-    args: Args,
 }
 
-/// The file that is read when `--config` names none.
-const DEFAULT_FILE: &str = "redtail.toml";
 /// What is said of single tables.
 const TABLES: &str = "tables";
 
 impl Settings {
-    fn new(args: Args) -> Self {
+    pub fn new() -> Self {
         let endpoint = endpoint::Options::default();
-        Self { source: None, replica: None, config: Config::default(), endpoint, args }
+        Self { source: None, replica: None, config: Config::default(), endpoint }
     }
 
-    pub fn load(args: &Args) -> Result<Self> {
-        let mut settings = Self::new(args.clone());
-        let file = args.config.clone().or_else(|| Some(PathBuf::from(DEFAULT_FILE)).filter(|p| p.is_file()));
-        if let Some(file) = file {
-            settings.read(&file)?;
-        }
-        for key in &KEYS {
-            let variable = key.variable();
-            if let Ok(given) = std::env::var(&variable) {
-                let value = format!("v = {given}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
-                let value = value.unwrap_or(Value::String(given));
-                (key.set)(&mut settings, &value)
-                    .map_err(|want| Error::usage(format!("{variable}: {want}")))?;
-            }
-        }
-        settings.source = args.source.clone().or(settings.source);
-        settings.replica = args.replica.clone().or(settings.replica);
-        settings.config.token_file = args.token_file.clone().or(settings.config.token_file);
-        settings.config.insecure |= args.insecure;
-        if let Command::Run(given) = &args.command {
-            let endpoint = &mut settings.endpoint;
-            endpoint.listen = given.at.clone().or(endpoint.listen.take());
-            endpoint.token_file = given.token_file.clone().or(endpoint.token_file.take());
-            endpoint.anywhere |= given.anywhere;
-        }
-        #[cfg(feature = "remote")]
-        if let Ok(token) = std::env::var("TURSO_AUTH_TOKEN") {
-            let token = redtail::Token::new(&token).map_err(|e| e.during("TURSO_AUTH_TOKEN"))?;
-            settings.config.token = Some(token);
-        }
-        Ok(settings)
-    }
-
-    /// The same command line with what file and environment say now.
-    pub fn again(&self) -> Result<Self> {
-        Self::load(&self.args)
-    }
-
-    fn read(&mut self, file: &Path) -> Result<()> {
-        let shown = file.display();
-        let text = std::fs::read_to_string(file)
-            .map_err(|e| Error::usage(format!("config {shown}: {}", reason(&e))))?;
-        self.parse(&text, &shown.to_string())
-    }
-
-    fn parse(&mut self, text: &str, shown: &str) -> Result<()> {
+    /// Takes what a file says; `shown` is its name.
+    pub fn parse(&mut self, text: &str, shown: &str) -> Result<()> {
         let table: Table = text.parse().map_err(|e: toml::de::Error| {
             let line =
                 e.span().map_or(1, |s| text.get(..s.start).unwrap_or_default().matches('\n').count() + 1);
@@ -128,7 +84,7 @@ impl Settings {
     }
 
     /// Everything that is in force, as a file that would say the same.
-    pub fn show(&self) -> Exit {
+    pub fn shown(&self) -> Table {
         let mut shown = Table::new();
         for key in &KEYS {
             let Some(value) = (key.get)(self) else { continue };
@@ -143,19 +99,8 @@ impl Settings {
         if !self.config.tables.is_empty() {
             shown.insert(TABLES.to_owned(), Value::Table(tables::write(&self.config.tables)));
         }
-        write!(std::io::stdout(), "{shown}").map(|()| 0).map_err(|e| failure(&e))
+        shown
     }
-}
-
-impl Key {
-    fn variable(&self) -> String {
-        format!("REDTAIL_{}", self.name.replace('.', "_").to_ascii_uppercase())
-    }
-}
-
-/// What is wrong, without the number of the error.
-pub fn reason(e: &std::io::Error) -> String {
-    if e.kind() == std::io::ErrorKind::NotFound { "no such file".to_owned() } else { e.to_string() }
 }
 
 #[cfg(test)]
@@ -188,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_page_of_settings_has_every_key_with_its_default() {
-        let (rows, settings) = (documented(), Settings::new(crate::args::of(&["config"])));
+        let (rows, settings) = (documented(), Settings::new());
         for key in &KEYS {
             let row = rows.iter().find(|(name, _)| name == key.name);
             let (_, default) = row.unwrap_or_else(|| panic!("{} is not in docs/configuration.md", key.name));
@@ -217,7 +162,6 @@ mod tests {
         };
         let edges =
             ["-1", "9223372036854775808", "\"\"", "[]", "{}", "\0", "\u{FEFF}", "nan", "=", "\n", ".", "é"];
-        let args = crate::args::of(&["config"]);
         let mut refused = 0;
         for round in 0..rounds {
             let mut text: Vec<char> = GOOD.chars().collect();
@@ -227,7 +171,7 @@ mod tests {
                 text.splice(at..end, edges[below(edges.len())].chars());
             }
             let text: String = text.into_iter().collect();
-            let parsed = std::panic::catch_unwind(|| Settings::new(args.clone()).parse(&text, "f.toml"));
+            let parsed = std::panic::catch_unwind(|| Settings::new().parse(&text, "f.toml"));
             let Ok(parsed) = parsed else { panic!("round {round} of seed {seed}: {text:?}") };
             if let Err(e) = parsed {
                 refused += 1;
