@@ -142,6 +142,58 @@ fn kills() -> u64 {
     std::env::var("REDTAIL_KILLS").map_or(32, |n| n.parse().expect("REDTAIL_KILLS is a number"))
 }
 
+const SIDE: &str = "CREATE TABLE side(id INTEGER PRIMARY KEY, body TEXT)";
+const FILL: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+    INSERT INTO side SELECT i, printf('side %d %060d', i, i) FROM n";
+
+/// Brings about what is to be killed in this phase, and kills it.
+fn killed_in(
+    phase: &str,
+    kill: u64,
+    redtail: &Redtail,
+    oracle: &mut Oracle,
+    writer: &Writer,
+    chance: &mut Chance,
+) {
+    let (source, replica) = (redtail.path("source.db"), redtail.path("replica.redb"));
+    match phase {
+        "backfill" => std::fs::remove_file(&replica).unwrap(),
+        "rebuild" => std::fs::OpenOptions::new().write(true).open(&replica).unwrap().set_len(5000).unwrap(),
+        "drain" => writer.wait_more(300),
+        "compact, nobody running" => {
+            let mut compact = redtail.spawn(&["compact", "-r", "replica.redb"]);
+            writer.wait_more(chance.below(100));
+            let _ = compact.kill();
+            compact.wait().unwrap();
+            return;
+        }
+        _ => {}
+    }
+    let mut run = redtail.spawn_run("source.db", "replica.redb");
+    if !matches!(phase, "backfill" | "rebuild" | "drain") {
+        run.live();
+    }
+    let mut other = None;
+    match phase {
+        // Its own pruning, and somebody else's beside it.
+        "prune" => other = Some(redtail.spawn(&["prune", "-s", "source.db"])),
+        "compact" => other = Some(redtail.spawn(&["compact", "-r", "replica.redb"])),
+        "schema change" => {
+            oracle.script(&source, &[format!("ALTER TABLE side ADD COLUMN c{kill} DEFAULT {kill}")]);
+            if chance.one_in(2) {
+                oracle.script(&source, &["DROP TABLE side", SIDE, FILL]);
+            }
+        }
+        _ => {}
+    }
+    writer.wait_more(chance.below(150));
+    run.kill9();
+    if let Some(mut other) = other {
+        let _ = other.kill();
+        other.wait().unwrap();
+    }
+}
+
 /// Each index has each row of its table, and each in its place.
 fn indexes_name_every_row(replica: &std::path::Path) {
     let replica = redtail::Replica::open_to_read(replica, &redtail::Config::default()).unwrap();
@@ -173,59 +225,13 @@ fn killed_in_every_phase_of_its_life_it_ends_equal() {
     let redtail = Redtail::new(folder.path()).with_env("REDTAIL_CHUNK_ROWS", "500");
     let (source, replica) = (redtail.path("source.db"), redtail.path("replica.redb"));
     std::fs::write(redtail.path("redtail.toml"), SETTINGS).unwrap();
-    let side = "CREATE TABLE side(id INTEGER PRIMARY KEY, body TEXT)";
-    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
-        INSERT INTO side SELECT i, printf('side %d %060d', i, i) FROM n";
-    oracle.script(&source, &["PRAGMA journal_mode = WAL", EVENTS, side, fill]);
+    oracle.script(&source, &["PRAGMA journal_mode = WAL", EVENTS, SIDE, FILL]);
     redtail.sync("source.db", "replica.redb");
 
     let mut writer = Writer::start(&source, Ledger::default(), chance.fork());
     for kill in 0..kills() {
         let phase = PHASES[usize::try_from(kill).unwrap() % PHASES.len()];
-        match phase {
-            "backfill" => std::fs::remove_file(&replica).unwrap(),
-            "rebuild" => {
-                let cut = std::fs::OpenOptions::new().write(true).open(&replica).unwrap();
-                cut.set_len(5000).unwrap();
-            }
-            "drain" => writer.wait_more(300),
-            _ => {}
-        }
-        let mut other = None;
-        if phase == "compact, nobody running" {
-            let mut compact = redtail.spawn(&["compact", "-r", "replica.redb"]);
-            writer.wait_more(chance.below(100));
-            let _ = compact.kill();
-            compact.wait().unwrap();
-        } else {
-            let mut run = redtail.spawn_run("source.db", "replica.redb");
-            match phase {
-                "idle" => run.live(),
-                // Its own pruning, and somebody else's beside it.
-                "prune" => {
-                    run.live();
-                    other = Some(redtail.spawn(&["prune", "-s", "source.db"]));
-                }
-                "compact" => {
-                    run.live();
-                    other = Some(redtail.spawn(&["compact", "-r", "replica.redb"]));
-                }
-                "schema change" => {
-                    run.live();
-                    oracle.script(&source, &[format!("ALTER TABLE side ADD COLUMN c{kill} DEFAULT {kill}")]);
-                    if chance.one_in(2) {
-                        oracle.script(&source, &["DROP TABLE side", side, fill]);
-                    }
-                }
-                _ => {}
-            }
-            writer.wait_more(chance.below(150));
-            run.kill9();
-        }
-        if let Some(mut other) = other {
-            let _ = other.kill();
-            other.wait().unwrap();
-        }
+        killed_in(phase, kill, &redtail, &mut oracle, &writer, &mut chance);
         // It may have moved the damaged file aside, or not yet; three in a day would be too many.
         for entry in std::fs::read_dir(folder.path()).unwrap() {
             let path = entry.unwrap().path();
