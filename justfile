@@ -36,6 +36,11 @@ bench:
     cargo bench --locked
     cargo run --release --locked -- bench lag
 
+# The fuzz targets, each for SECONDS: wants cargo-fuzz and nightly (fuzz/README.md)
+fuzz SECONDS="600" TARGETS="record key answer config":
+    REDTAIL_FUZZ_SEEDS={{ justfile_directory() }}/fuzz/corpus cargo test --locked --lib fuzz
+    for target in {{ TARGETS }}; do cargo +nightly fuzz run -s none "$target" -- -max_total_time={{ SECONDS }} -max_len=8192 || exit 1; done
+
 # Everything that must hold before a change lands
 ci:
     bash .ci/run

@@ -390,6 +390,7 @@ impl Replicator {
             if self.progress.borrow().position != before {
                 retry.reset();
             }
+            self.replica.ready_to_read();
             let pause = self.pause(&error, &mut retry);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}

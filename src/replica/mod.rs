@@ -269,6 +269,11 @@ impl Replica {
         self.db.ready()
     }
 
+    /// The same, as far as readers need it and as soon as it has failed.
+    pub(crate) fn ready_to_read(&self) {
+        self.db.ready_to_read();
+    }
+
     /// # Errors
     /// What has failed, if the file has to be opened again.
     pub(crate) fn sound(&self) -> Result<()> {

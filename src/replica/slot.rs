@@ -114,10 +114,20 @@ impl Slot {
         self.watched.noted(guarded(|| db.get()?.begin_write().map_err(failed)))
     }
 
+    fn is_closed(&self) -> bool {
+        matches!(*self.db.read().unwrap_or_else(PoisonError::into_inner), Held::Closed { .. })
+    }
+
+    /// Opens the file again for its readers, at once after an I/O error. Who writes is told later if it cannot be.
+    pub fn ready_to_read(&self) {
+        if !self.is_closed() {
+            let _ = self.ready();
+        }
+    }
+
     /// Opens the file again after an I/O error, if there was one. The cursor is read again by who goes on.
     pub fn ready(&self) -> Result<()> {
-        let closed = matches!(*self.db.read().unwrap_or_else(PoisonError::into_inner), Held::Closed { .. });
-        if !closed && !matches!(self.watched.health.now(), Condition::Failed(_)) {
+        if !self.is_closed() && !matches!(self.watched.health.now(), Condition::Failed(_)) {
             return Ok(());
         }
         let mut db = self.db.write().unwrap_or_else(PoisonError::into_inner);

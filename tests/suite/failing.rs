@@ -261,7 +261,7 @@ fn permissions_of_the_source_taken_away_and_given_back_are_waited_for() {
     refused(
         &somebody.run(&["sync", "-s", "source.db", "-r", REPLICA]),
         2,
-        &["source.db", "ermission denied"],
+        &["source.db", "cannot be opened; check the permissions"],
     );
     set_mode(&source, 0o644);
     somebody.sync("source.db", REPLICA);

@@ -134,7 +134,17 @@ impl Run {
         let worlds = vec![World::new()];
         let config = if all { kept_and_indexed() } else { config() };
         let followed = all.then(|| (None, Rows::new()));
-        Self { machine, chance, runtime: runtime(), config, worlds, followed, acknowledged: 0, crashes: 0, version: 1 }
+        Self {
+            machine,
+            chance,
+            runtime: runtime(),
+            config,
+            worlds,
+            followed,
+            acknowledged: 0,
+            crashes: 0,
+            version: 1,
+        }
     }
 
     fn caught(&self, what: impl Into<String>) -> Caught {
