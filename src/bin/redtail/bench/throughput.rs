@@ -1,6 +1,7 @@
 //! `bench drain` and `bench copy`: a backlog, and a first copy, from end to end, beside two floors measured
 //! in the same run: reading alone (the same rows, by the same join) and writing alone (the very bytes
-//! that the replica then holds, sorted, in one redb transaction with fsync).
+//! that the replica then holds, sorted, in one redb transaction with fsync). Then both at once, which have nothing
+//! to do with each other: what this machine has cores and memory for.
 
 use super::lag::{Dir, broken, connect, tempdir};
 use super::median;
@@ -8,7 +9,7 @@ use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition}
 use redtail::{Config, Error, Kind, Replica, Replicator, Result, Source};
 use serde_json::{Value as Json, json};
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("redtail.rows");
@@ -38,6 +39,7 @@ struct Run {
     redtail: f64,
     reading: f64,
     writing: f64,
+    at_once: f64,
     /// Rows that were applied.
     rows: u64,
 }
@@ -54,6 +56,7 @@ pub async fn throughput(what: What, shape: Shape, count: u32) -> Result<Json> {
     let median_of = |of: fn(&Run) -> f64| median(&runs.iter().map(of).collect::<Vec<_>>());
     let (redtail, reading, writing) =
         (median_of(|r| r.redtail), median_of(|r| r.reading), median_of(|r| r.writing));
+    let at_once = median_of(|r| r.at_once);
     let row = if shape.wide {
         "2 KB in 4 columns, 1.5 KB of it a blob, integer key"
     } else {
@@ -65,6 +68,7 @@ pub async fn throughput(what: What, shape: Shape, count: u32) -> Result<Json> {
         "seconds": redtail, "per_second": items as f64 / redtail,
         "reading_alone_seconds": reading, "writing_alone_seconds": writing,
         "share_of_slower_floor": reading.max(writing) / redtail,
+        "both_at_once_seconds": at_once, "share_of_both_at_once": at_once / redtail,
     }))
 }
 
@@ -85,7 +89,13 @@ pub fn for_people(said: &Json, out: &mut impl io::Write) -> io::Result<()> {
     writeln!(out, "{name:16} {:.3} s, {:.0} {items}/s", number("seconds"), number("per_second"))?;
     writeln!(out, "reading alone    {:.3} s", number("reading_alone_seconds"))?;
     writeln!(out, "writing alone    {:.3} s", number("writing_alone_seconds"))?;
-    writeln!(out, "share of the slower floor: {:.2}", number("share_of_slower_floor"))
+    writeln!(out, "both at once     {:.3} s", number("both_at_once_seconds"))?;
+    writeln!(
+        out,
+        "share of the slower floor: {:.2}; of both at once: {:.2}",
+        number("share_of_slower_floor"),
+        number("share_of_both_at_once")
+    )
 }
 
 async fn one(what: What, shape: Shape) -> Result<Run> {
@@ -103,14 +113,8 @@ async fn one(what: What, shape: Shape) -> Result<Run> {
     sync(&source, &path, &config).await?;
     let copied = began.elapsed();
     if what == What::Copy {
-        let reading = read(&db, &format!("SELECT {COLUMNS} FROM kv AS t ORDER BY t.id")).await?;
-        let writing = write(&dir, &path, None)?;
-        return Ok(Run {
-            redtail: copied.as_secs_f64(),
-            reading: reading.0,
-            writing: writing.0,
-            rows: shape.rows,
-        });
+        let query = format!("SELECT {COLUMNS} FROM kv AS t ORDER BY t.id");
+        return floors(&dir, &db, &path, &query, None, copied.as_secs_f64()).await;
     }
     let head = source.head().await?.map_or(0, |p| p.seq);
     change(&db, shape).await.map_err(|e| broken(&e))?;
@@ -120,9 +124,33 @@ async fn one(what: What, shape: Shape) -> Result<Run> {
     let join = format!(
         "SELECT {COLUMNS} FROM (SELECT DISTINCT k0 FROM _redtail_changelog WHERE seq > {head} ORDER BY k0 LIMIT -1) AS l JOIN kv AS t ON t.id = l.k0"
     );
-    let reading = read(&db, &join).await?;
-    let writing = write(&dir, &path, Some(reading.1))?;
-    Ok(Run { redtail: drained.as_secs_f64(), reading: reading.0, writing: writing.0, rows: writing.1 })
+    floors(&dir, &db, &path, &join, Some(head), drained.as_secs_f64()).await
+}
+
+/// The floors beside what redtail took, in seconds. `changed` is the head before the changes of a drain.
+async fn floors(
+    dir: &Dir,
+    db: &Path,
+    replica: &Path,
+    query: &str,
+    changed: Option<u64>,
+    redtail: f64,
+) -> Result<Run> {
+    let (reading, ids) = read(db, query).await?;
+    let ids = changed.map(|_| ids.as_slice());
+    let wrong = |e: redb::Error| Error::new(Kind::Replica, format!("bench: {e}"));
+    let (file, rows) = prepared(&dir.0.join("floor.redb"), replica, ids).map_err(wrong)?;
+    let writing = insert(&file, &rows).map_err(wrong)?;
+    drop((file, rows));
+    let (file, rows) = prepared(&dir.0.join("floor_again.redb"), replica, ids).map_err(wrong)?;
+    let began = Instant::now();
+    let count = rows.len() as u64;
+    let written = std::thread::spawn(move || insert(&file, &rows).map(drop));
+    read(db, query).await?;
+    let panicked = |_| Error::new(Kind::Replica, "bench: the writing floor panicked");
+    written.join().map_err(panicked)?.map_err(wrong)?;
+    let at_once = began.elapsed().as_secs_f64();
+    Ok(Run { redtail, reading, writing, at_once, rows: count })
 }
 
 async fn sync(source: &Source, path: &Path, config: &Config) -> Result<()> {
@@ -177,37 +205,30 @@ async fn read(db: &Path, query: &str) -> Result<(f64, Vec<i64>)> {
     read.await.map_err(|e: libsql::Error| broken(&e))
 }
 
-/// Writes the replica's own bytes into a bare redb file in one transaction: all of them, or, into a file
-/// that has them all already, those of the changed rows. How long that took, and how many rows.
-fn write(dir: &Dir, replica: &Path, changed: Option<Vec<i64>>) -> Result<(f64, u64)> {
-    bare(dir.0.join("floor.redb"), replica, changed)
-        .map_err(|e| Error::new(Kind::Replica, format!("bench: {e}")))
-}
-
 /// A row's name, its record, and the pieces of its long values.
 type Row = (Vec<u8>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
 
-fn bare(
-    floor: PathBuf,
+/// A bare redb file, and the replica's own bytes to be written into it: all of them, or, into a file that has them
+/// all already, those of the changed rows.
+fn prepared(
+    floor: &Path,
     replica: &Path,
-    changed: Option<Vec<i64>>,
-) -> std::result::Result<(f64, u64), redb::Error> {
+    changed: Option<&[i64]>,
+) -> std::result::Result<(Database, Vec<Row>), redb::Error> {
     let cache = Config::default().cache_bytes;
     let mut rows = all(replica, cache)?;
     let db = redb::Builder::new().set_cache_size(cache).create(floor)?;
     if let Some(ids) = changed {
         insert(&db, &rows)?;
         // The rows are in the order of their ids, from 1 on.
-        let mut wanted = ids.into_iter().peekable();
+        let mut wanted = ids.iter().copied().peekable();
         let mut id = 0;
         rows.retain(|_| {
             id += 1;
             wanted.next_if_eq(&id).is_some()
         });
     }
-    let began = Instant::now();
-    insert(&db, &rows)?;
-    Ok((began.elapsed().as_secs_f64(), rows.len() as u64))
+    Ok((db, rows))
 }
 
 fn all(replica: &Path, cache: usize) -> std::result::Result<Vec<Row>, redb::Error> {
@@ -229,7 +250,9 @@ fn all(replica: &Path, cache: usize) -> std::result::Result<Vec<Row>, redb::Erro
     Ok(rows)
 }
 
-fn insert(db: &Database, rows: &[Row]) -> std::result::Result<(), redb::Error> {
+/// Writes rows in one transaction with fsync. How long it took, in seconds.
+fn insert(db: &Database, rows: &[Row]) -> std::result::Result<f64, redb::Error> {
+    let began = Instant::now();
     let txn = db.begin_write()?;
     {
         let (mut table, mut pieces) = (txn.open_table(ROWS)?, txn.open_table(PIECES)?);
@@ -240,5 +263,6 @@ fn insert(db: &Database, rows: &[Row]) -> std::result::Result<(), redb::Error> {
             }
         }
     }
-    Ok(txn.commit()?)
+    txn.commit()?;
+    Ok(began.elapsed().as_secs_f64())
 }
