@@ -1,20 +1,21 @@
 //! The only writes that a replicator makes to its source while it follows: up to where the replica has
 //! everything on disk, with a piece of pruning in the same transaction.
 //!
-//! Must never wait for the application, and never make it wait for long: the write lock is asked for
-//! without patience, held for at most [`HOLD`] and a little, and not asked for again before
-//! `ack_interval`. Where nothing may be written, nothing is: such a replica is not known to the source,
+//! Must never wait for the application, and never make it wait for long: what there is to write is planned before
+//! the write lock is asked for, without patience, and the lock is not asked for again before `ack_interval`. Where nothing may be written, nothing is: such a replica is not known to the source,
 //! and `retain_min` decides how long it may be away.
 
 use super::sql::Sql;
-use crate::capture::consumers::{self, Acknowledged, Claim, Consumer};
+use crate::capture::consumers::{self, Claim, Consumer, Plan};
 use crate::capture::{has_consumers, migrate_is_installed};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use std::time::{Duration, Instant};
 
-/// How long pruning may hold the write lock.
-const HOLD: Duration = Duration::from_millis(2);
+/// Entries that one write prunes at most: what a file deletes in about a millisecond.
+const PRUNED: u64 = 5_000;
+/// At a server, where the statement of one request has to wait for its turn.
+const PRUNED_AT_SERVER: u64 = 500;
 /// Outside WAL mode a write syncs the disk several times with everybody locked out.
 const ROLLBACK_FACTOR: u32 = 12;
 /// So often within `consumer_timeout` a consumer says that it is alive, though it has nothing to say.
@@ -66,11 +67,7 @@ impl Acknowledging {
         let claim = Claim { seq: durable, ..self.claim.clone() };
         sql.read_journal_mode()?;
         sql.busy_timeout(Duration::ZERO)?;
-        let written = if sql.is_server() {
-            self.at_server(sql, &claim, config)
-        } else {
-            self.transaction(sql, &claim, config)
-        };
+        let written = self.planned(sql, &claim, config);
         if sql.in_transaction() {
             sql.run("ROLLBACK")?;
         }
@@ -91,54 +88,45 @@ impl Acknowledging {
         }
     }
 
-    fn transaction(&mut self, sql: &mut Sql, claim: &Claim, config: &Config) -> Result<Written> {
-        sql.run("BEGIN IMMEDIATE")?;
-        if !is_whole(sql)? {
-            // Somebody dropped it since the last window: the next one repairs it.
-            return Err(Error::new(Kind::Unavailable, "source: its bookkeeping is gone"));
-        }
-        match consumers::acknowledge(sql, claim)? {
-            Acknowledged::Taken => {
-                return Err(Error::new(
-                    Kind::Taken,
-                    "replica: another process follows the source as this consumer (a copy of its file)",
-                ));
-            }
-            Acknowledged::Registered if self.known => {
-                tracing::warn!("the source had dropped this consumer; it is registered again");
-            }
-            Acknowledged::Registered | Acknowledged::Known => {}
-        }
-        let dropped = consumers::drop_dead(sql, config.changelog.consumer_timeout)?;
-        let (pruned, more) = consumers::prune(sql, &config.changelog, HOLD)?;
-        sql.run("COMMIT")?;
-        self.more = more;
-        Ok(Written { seq: claim.seq, pruned, dropped })
-    }
-}
-
-impl Acknowledging {
-    /// Looks first, without a lock; then writes in one request, so that no lock is held while one travels. What
-    /// has changed in between is guarded against by the statements themselves.
-    fn at_server(&mut self, sql: &mut Sql, claim: &Claim, config: &Config) -> Result<Written> {
-        sql.run("BEGIN")?;
-        let planned = match is_whole(sql) {
-            Ok(true) => consumers::plan(sql, claim, &config.changelog),
-            // Somebody dropped it since the last window: the next one repairs it.
-            Ok(false) => Err(Error::new(Kind::Unavailable, "source: its bookkeeping is gone")),
-            Err(e) => Err(e),
-        };
-        sql.run("ROLLBACK")?;
-        let Some(plan) = planned? else {
+    fn planned(&mut self, sql: &mut Sql, claim: &Claim, config: &Config) -> Result<Written> {
+        let (plan, schema) = plan(sql, Some(claim), config)?;
+        let Some(plan) = plan else {
             return Err(Error::new(
                 Kind::Taken,
                 "replica: another process follows the source as this consumer (a copy of its file)",
             ));
         };
-        sql.atomically(&plan.statements)?;
+        if plan.unknown && self.known {
+            tracing::warn!("the source had dropped this consumer; it is registered again");
+        }
+        write(sql, &plan, schema)?;
         self.more = plan.more;
         Ok(Written { seq: claim.seq, pruned: plan.pruned, dropped: plan.dropped })
     }
+}
+
+/// What there is to write, and the schema version for which that holds.
+fn plan(sql: &mut Sql, claim: Option<&Claim>, config: &Config) -> Result<(Option<Plan>, Option<i64>)> {
+    let most = if sql.is_server() { PRUNED_AT_SERVER } else { PRUNED };
+    sql.run("BEGIN")?;
+    let planned = match is_whole(sql) {
+        Ok(true) => consumers::plan(sql, claim, &config.changelog, most),
+        // Somebody dropped it since the last window: the next one repairs it.
+        Ok(false) => Err(gone()),
+        Err(e) => Err(e),
+    };
+    let schema = if sql.is_server() { Ok(None) } else { sql.integer("PRAGMA schema_version", &[]) };
+    sql.run("ROLLBACK")?;
+    Ok((planned?, schema?))
+}
+
+/// Writes a plan; not if the tables may have gone in between.
+fn write(sql: &mut Sql, plan: &Plan, schema_version: Option<i64>) -> Result<()> {
+    if sql.atomically(schema_version, &plan.statements)? { Ok(()) } else { Err(gone()) }
+}
+
+fn gone() -> Error {
+    Error::new(Kind::Unavailable, "source: its bookkeeping is gone, or not what it was a moment ago")
 }
 
 /// Whether there is a changelog and a list of consumers to write to.
@@ -166,19 +154,17 @@ pub(super) fn prune_all(sql: &mut Sql, config: &Config) -> Result<u64> {
         return Err(Error::new(Kind::Capture, "source: capture is not installed; there is nothing to prune"));
     }
     sql.read_journal_mode()?;
-    let mut gone = 0;
+    let mut pruned = 0;
     loop {
-        sql.run("BEGIN IMMEDIATE")?;
-        let pruned = consumers::drop_dead(sql, config.changelog.consumer_timeout)
-            .and_then(|_| consumers::prune(sql, &config.changelog, HOLD))
-            .and_then(|pruned| sql.run("COMMIT").map(|()| pruned));
+        let (Some(plan), schema) = plan(sql, None, config)? else { return Ok(pruned) };
+        let written = write(sql, &plan, schema);
         if sql.in_transaction() {
             sql.run("ROLLBACK")?;
         }
-        let (pruned, more) = pruned?;
-        gone += pruned;
-        if !more {
-            return Ok(gone);
+        written?;
+        pruned += plan.pruned;
+        if !plan.more {
+            return Ok(pruned);
         }
     }
 }

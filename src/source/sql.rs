@@ -241,15 +241,23 @@ impl Sql {
         }
     }
 
-    /// Writes all of this in a transaction of one request: no lock is held while anything travels.
-    pub fn atomically(&mut self, writes: &[(String, Vec<Value>)]) -> Result<()> {
+    /// Writes all of this in one transaction; at a server in one request, so that no lock is held while anything
+    /// travels. `false`, and nothing is written, if the schema of a file is not (any more) of this version.
+    pub fn atomically(
+        &mut self,
+        schema_version: Option<i64>,
+        writes: &[(String, Vec<Value>)],
+    ) -> Result<bool> {
         match &mut self.end {
             #[cfg(feature = "remote")]
-            End::Server(stream) => stream.atomically(writes),
+            End::Server(stream) => stream.atomically(writes).map(|()| true),
             End::File(_) => {
                 self.run("BEGIN IMMEDIATE")?;
+                if self.integer("PRAGMA schema_version", &[])? != schema_version {
+                    return self.run("ROLLBACK").map(|()| false);
+                }
                 writes.iter().try_for_each(|(sql, binds)| self.run_with(sql, binds))?;
-                self.run("COMMIT")
+                self.run("COMMIT").map(|()| true)
             }
         }
     }

@@ -286,6 +286,9 @@ pub enum Bench {
         /// How long the application writes in each phase
         #[arg(long, default_value_t = 10, value_name = "N")]
         seconds: u64,
+        /// How often redtail acknowledges; as by default, or more often to see what it costs
+        #[arg(long, default_value = "5s", value_name = "TIME")]
+        ack_interval: humantime::Duration,
         /// As JSON
         #[arg(long)]
         json: bool,

@@ -43,9 +43,9 @@ pub async fn bench(settings: &Settings, bench: Bench) -> Exit {
             above_0("drain", &given)?;
             print(&throughput(What::Drain, Shape { rows, changes, spread, wide }, runs).await?, json)
         }
-        Bench::Cost { rows, rate, seconds, json } => {
+        Bench::Cost { rows, rate, seconds, ack_interval, json } => {
             above_0("cost", &[("rows", rows), ("rate", rate.into()), ("seconds", seconds)])?;
-            print(&cost::cost(rows, rate, Duration::from_secs(seconds)).await?, json)
+            print(&cost::cost(rows, rate, Duration::from_secs(seconds), ack_interval.into()).await?, json)
         }
         Bench::Overhead { runs, json } => {
             above_0("overhead", &[("runs", runs.into())])?;
@@ -96,7 +96,7 @@ async fn all(rows: u64, runs: u32, as_json: bool, html: Option<&Path>) -> Exit {
         throughput(What::Copy, wide, runs).await?,
         throughput(What::Drain, wide, runs).await?,
         overhead::overhead(runs).await?,
-        cost::cost(rows, 1_000, Duration::from_secs(10)).await?,
+        cost::cost(rows, 1_000, Duration::from_secs(10), redtail::Config::default().ack_interval).await?,
         read::read(rows, runs).await?,
         resume::resume(rows, runs).await?,
     ];
