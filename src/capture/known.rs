@@ -109,7 +109,7 @@ impl Rows {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "local"))]
 mod tests {
     use super::*;
     use crate::capture::describe::describe;

@@ -30,6 +30,11 @@ impl Address {
                     "source {scheme}://…: this redtail was built without servers; give a database file"
                 )));
             }
+            None if !cfg!(feature = "local") => {
+                return Err(Error::usage(format!(
+                    "source {source}: this redtail was built without database files (its feature `local`); give a server's URL"
+                )));
+            }
             None => {}
         }
         let path = source.strip_prefix("file:").map_or(source, |p| p.strip_prefix("//").unwrap_or(p));

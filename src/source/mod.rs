@@ -4,6 +4,8 @@
 pub(crate) mod acknowledge;
 mod address;
 mod adopt;
+// A server's back end needs a part of it.
+#[cfg_attr(not(feature = "local"), allow(dead_code))]
 mod exact;
 mod foresee;
 mod keep;
@@ -18,6 +20,10 @@ pub(crate) mod remote;
 pub(crate) mod retry;
 mod select;
 pub(crate) mod sql;
+#[cfg(feature = "local")]
+mod sqlite;
+#[cfg(not(feature = "local"))]
+#[path = "no_sqlite.rs"]
 mod sqlite;
 mod wake;
 

@@ -251,7 +251,7 @@ fn compare((part, collation): &(String, &str), how: &str, value: &Value, binds: 
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "local"))]
 mod tests {
     use super::*;
     use crate::capture::describe::describe;

@@ -305,7 +305,8 @@ pub(crate) struct Row<'a> {
 
 pub(crate) enum Cells<'a> {
     /// A row, and the masks that its columns' names say.
-    File(&'a libsql::Row, &'a [Option<u64>]),
+    #[cfg_attr(not(feature = "local"), allow(dead_code))]
+    File(&'a sqlite::Columns, &'a [Option<u64>]),
     #[cfg(feature = "remote")]
     Server(&'a Values),
 }

@@ -16,6 +16,9 @@ use std::time::Duration;
 /// Statements kept prepared; beyond it all are dropped and prepared again as they are used.
 const PREPARED: usize = 256;
 
+/// A row of a file.
+pub(crate) use libsql::Row as Columns;
+
 pub(crate) struct File {
     connection: libsql::Connection,
     prepared: HashMap<String, Prepared>,
@@ -116,7 +119,7 @@ impl File {
 }
 
 /// A column of a row, as it is.
-pub(crate) fn cell(row: &libsql::Row, column: usize) -> Result<Value> {
+pub(crate) fn cell(row: &Columns, column: usize) -> Result<Value> {
     let column = i32::try_from(column).map_err(|_| Error::new(Kind::Source, "too many columns"))?;
     Ok(match row.get_value(column).map_err(|e| classify(&e))? {
         libsql::Value::Null => Value::Null,
