@@ -5,7 +5,6 @@
 
 use redtail::{Config, Replica, Replicator, Source, TableConfig};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,9 +39,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .await?;
 
     // What a service sets up once: the configuration, a source, a replica, and somebody who follows.
-    let index = vec![vec!["start_time".to_owned()]];
-    let episodes = TableConfig { index, ..TableConfig::default() };
-    let config = Config { tables: BTreeMap::from([("episodes".to_owned(), episodes)]), ..Config::default() };
+    let config = Config::default().with_table("episodes", TableConfig::default().with_index(["start_time"]));
     let source = Source::open(&db.display().to_string(), &config)?;
     let replica = Replica::open(folder.path().join("cache.redb"), &config)?;
     let replicator = Arc::new(Replicator::new(source, replica.clone(), config));

@@ -8,6 +8,15 @@ use std::time::Duration;
 use wildmatch::WildMatch;
 
 /// When a window counts as applied.
+///
+/// ```
+/// use redtail::{Config, Durability};
+/// use std::time::Duration;
+///
+/// let durability = Durability::Interval(Duration::from_millis(50));
+/// let config = Config { durability, ..Config::default() };
+/// assert_ne!(config.durability, Durability::default());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Durability {
     /// Every window is on disk (fsync) before it counts as applied. The default.
@@ -18,6 +27,13 @@ pub enum Durability {
 }
 
 /// What to do when the source is not, or no longer, the one that the replica followed.
+///
+/// ```
+/// use redtail::{Config, OnDivergence};
+///
+/// let config = Config { on_divergence: OnDivergence::Stop, ..Config::default() };
+/// assert_ne!(config.on_divergence, Config::default().on_divergence);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum OnDivergence {
     /// Reconcile every table with the source as it is now; the old rows stay readable meanwhile.
@@ -28,6 +44,15 @@ pub enum OnDivergence {
 }
 
 /// How much of the source's changelog is kept, and for whom.
+///
+/// ```
+/// use redtail::{Changelog, Config};
+/// use std::time::Duration;
+///
+/// let changelog = Changelog { retain_min: Duration::from_secs(60), ..Changelog::default() };
+/// let config = Config { changelog, ..Config::default() };
+/// assert_eq!(config.changelog.max_rows, None);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changelog {
     /// The cap that the application's own writes enforce, in entries; set by `init`. `None` leaves it as
@@ -61,6 +86,13 @@ impl Default for Changelog {
 ///
 /// In a pattern `*` stands for any text and `?` for one character; case does not matter, as in SQLite's
 /// names.
+///
+/// ```
+/// use redtail::Wants;
+///
+/// let wants = Wants { exclude: vec!["tmp_*".to_owned()], ..Wants::default() };
+/// assert!(wants.table("episodes") && !wants.table("TMP_1"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wants {
     /// Default: all.
@@ -107,6 +139,16 @@ impl Wants {
 }
 
 /// What is replicated of one table.
+///
+/// ```
+/// use redtail::TableConfig;
+///
+/// let episodes = TableConfig::default()
+///     .with_columns(["episode_id", "start_time", "reward"])
+///     .with_filter("archived_at IS NULL")
+///     .with_index(["start_time"]);
+/// assert_eq!(episodes.index, [["start_time"]]);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableConfig {
     /// The columns, those of the key among them; all if it is `None`.
@@ -122,6 +164,41 @@ pub struct TableConfig {
 }
 
 impl TableConfig {
+    /// Only these columns; those of the key must be among them.
+    #[must_use]
+    pub fn with_columns<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
+        self.columns = Some(columns.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Only rows for which this SQL expression is true.
+    #[must_use]
+    pub fn with_filter(mut self, expression: impl Into<String>) -> Self {
+        self.filter = Some(expression.into());
+        self
+    }
+
+    /// This SQL expression in place of a column.
+    #[must_use]
+    pub fn with_mask(mut self, column: impl Into<String>, expression: impl Into<String>) -> Self {
+        self.mask.insert(column.into(), expression.into());
+        self
+    }
+
+    /// Only the newest `rows` rows by this column, the first one of an index.
+    #[must_use]
+    pub fn with_latest(mut self, by: impl Into<String>, rows: u64) -> Self {
+        self.keep_latest = Some(KeepLatest { by: by.into(), rows, allow_scan: false });
+        self
+    }
+
+    /// A secondary index of these columns, beside those that are there.
+    #[must_use]
+    pub fn with_index<S: Into<String>>(mut self, columns: impl IntoIterator<Item = S>) -> Self {
+        self.index.push(columns.into_iter().map(Into::into).collect());
+        self
+    }
+
     /// What decides which rows the replica has, and what is in them.
     pub(crate) fn selection(&self) -> Self {
         Self { index: Vec::new(), ..self.clone() }
@@ -129,6 +206,14 @@ impl TableConfig {
 }
 
 /// The first `rows` rows in the order of `by`, descending, and of the key.
+///
+/// ```
+/// use redtail::{KeepLatest, TableConfig};
+///
+/// let newest = KeepLatest { by: "start_time".to_owned(), rows: 1_000, allow_scan: false };
+/// let episodes = TableConfig { keep_latest: Some(newest), ..TableConfig::default() };
+/// assert_eq!(episodes, TableConfig::default().with_latest("start_time", 1_000));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeepLatest {
     /// A column, the first one of an index.
@@ -140,6 +225,14 @@ pub struct KeepLatest {
 }
 
 /// How much of what changed is kept for subscribers that come back.
+///
+/// ```
+/// use redtail::{Config, KeepChanges};
+/// use std::time::Duration;
+///
+/// let day = KeepChanges { age: Some(Duration::from_secs(86_400)), ..KeepChanges::default() };
+/// let config = Config { keep_changes: Some(day), ..Config::default() };
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeepChanges {
     /// So many changed rows; the last window is kept however many it has. Default 10,000,000.
@@ -155,6 +248,14 @@ impl Default for KeepChanges {
 }
 
 /// When a replica is brought up to date that is not followed without end.
+///
+/// ```
+/// use redtail::{Config, Occasions};
+/// use std::time::Duration;
+///
+/// let hourly = Occasions { every: Some(Duration::from_secs(3_600)), ..Occasions::default() };
+/// let config = Config { sync: Some(hourly), ..Config::default() };
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occasions {
     /// When `run` begins. Default yes.
@@ -171,14 +272,16 @@ impl Default for Occasions {
     }
 }
 
-/// The settings of a replicator.
+/// The settings of a replicator. Every one has a default that suits a sidecar.
+///
+/// A setting is a field, and a later version may have more of them: write `..Config::default()` behind those that you
+/// set. What would be nested has a method that adds it.
 ///
 /// ```
 /// use redtail::{Config, KeepChanges, TableConfig};
 ///
-/// let index = vec![vec!["start_time".to_owned()]];
-/// let mut config = Config { keep_changes: Some(KeepChanges::default()), ..Config::default() };
-/// config.tables.insert("episodes".to_owned(), TableConfig { index, ..TableConfig::default() });
+/// let config = Config { keep_changes: Some(KeepChanges::default()), ..Config::default() }
+///     .with_table("episodes", TableConfig::default().with_index(["start_time"]));
 /// assert!(config.wants.table("episodes"));
 /// ```
 #[derive(Clone, Debug)]
@@ -276,6 +379,36 @@ impl Default for Config {
 }
 
 impl Config {
+    /// Says what is replicated of a table.
+    ///
+    /// ```
+    /// use redtail::{Config, TableConfig};
+    ///
+    /// let config = Config::default()
+    ///     .including(["episodes", "pattern*"])
+    ///     .with_table("episodes", TableConfig::default().with_index(["start_time"]));
+    /// assert!(config.wants.table("patterns") && config.table("Episodes").is_some());
+    /// ```
+    #[must_use]
+    pub fn with_table(mut self, name: impl Into<String>, table: TableConfig) -> Self {
+        self.tables.insert(name.into(), table);
+        self
+    }
+
+    /// Only tables that match one of these patterns (see [`Wants`]).
+    #[must_use]
+    pub fn including<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.wants.include = patterns.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// No table that matches one of these patterns.
+    #[must_use]
+    pub fn excluding<S: Into<String>>(mut self, patterns: impl IntoIterator<Item = S>) -> Self {
+        self.wants.exclude = patterns.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// What is replicated of this table, if something is said of it.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&TableConfig> {

@@ -5,6 +5,12 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The identity of a changelog: random, and new with every `init` after a `remove`.
+///
+/// ```
+/// let position: redtail::Position = "000102030405060708090a0b0c0d0e0f:17".parse()?;
+/// assert_eq!(position.log_id.to_string(), "000102030405060708090a0b0c0d0e0f");
+/// # Ok::<(), redtail::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub struct LogId(pub [u8; 16]);
 
@@ -15,6 +21,15 @@ impl fmt::Display for LogId {
 }
 
 /// A random number that nobody else has: a replica's id, or one of its sessions.
+///
+/// ```no_run
+/// # fn read(replica: &redtail::Replica) -> redtail::Result<()> {
+/// if let Some(id) = replica.consumer_id()? {
+///     println!("the source knows this replica as {id}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Nonce(pub [u8; 16]);
 

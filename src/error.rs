@@ -23,6 +23,13 @@ pub struct Error {
 }
 
 /// The classes of failure that callers tell apart.
+///
+/// ```
+/// use redtail::Kind;
+///
+/// let error = "here".parse::<redtail::Position>().unwrap_err();
+/// assert_eq!(error.kind(), Kind::Usage);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
@@ -65,6 +72,12 @@ pub enum Kind {
 }
 
 /// `Result` with [`Error`].
+///
+/// ```
+/// fn first(snapshot: &redtail::Snapshot) -> redtail::Result<u64> {
+///     snapshot.count("episodes")
+/// }
+/// ```
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

@@ -17,6 +17,15 @@ use tokio::sync::watch;
 const LEVEL_FOR: Duration = Duration::from_secs(1);
 
 /// What a replicator is doing.
+///
+/// ```no_run
+/// # async fn follow(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// let mut progress = replicator.progress();
+/// let following = progress.wait_for(|p| p.state == redtail::State::Following).await;
+/// assert!(following.is_ok());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum State {
@@ -65,6 +74,14 @@ impl State {
 }
 
 /// Where a replicator stands; a new one is published with every commit.
+///
+/// ```no_run
+/// # async fn follow(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// let progress = replicator.progress().borrow().clone();
+/// println!("{}: at {:?}, {} windows", progress.state.name(), progress.position, progress.work.windows);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Progress {

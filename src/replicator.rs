@@ -28,6 +28,7 @@ use crate::source::acknowledge::Acknowledging;
 use crate::source::local::{self, Observer, Windows};
 use crate::source::retry::Retry;
 use crate::window::Goal;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
@@ -87,6 +88,14 @@ enum Ask {
 }
 
 /// What a comparison of replica and source found.
+///
+/// ```no_run
+/// # async fn follow(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// let verified = replicator.verify(&[], false).await?;
+/// assert_eq!((verified.count, verified.differences.len()), (0, 0));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Verified {
@@ -605,5 +614,17 @@ impl Source {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// From where to where, and where it stands.
+impl fmt::Debug for Replicator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replicator")
+            .field("source", &self.source)
+            .field("replica", &self.replica)
+            .field("projectors", &self.projectors)
+            .field("state", &self.progress.borrow().state)
+            .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,17 @@ use crate::key::{self, Collation};
 use crate::value::ValueRef;
 
 /// A table's definition as the replica keeps it.
+///
+/// ```no_run
+/// # fn read(replica: &redtail::Replica) -> redtail::Result<()> {
+/// let snapshot = replica.snapshot()?;
+/// let table = snapshot.table("episodes")?;
+/// println!("{}, by {:?}", table.name, table.key_names());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Table {
     /// The table's name, as the source spells it.
     pub name: String,
@@ -16,7 +26,17 @@ pub struct Table {
 }
 
 /// A column of a replicated table.
+///
+/// ```no_run
+/// # fn read(replica: &redtail::Replica) -> redtail::Result<()> {
+/// for column in &replica.snapshot()?.table("episodes")?.columns {
+///     println!("{} {}", column.name, column.declared);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Column {
     /// The column's name, as the source spells it.
     pub name: String,
@@ -91,6 +111,10 @@ impl Table {
 /// SQLite's rule for a declared type: does a column of it turn text that looks like a number into one?
 ///
 /// Source: "Determination Of Column Affinity" in SQLite's documentation of datatypes.
+///
+/// ```
+/// assert!(redtail::is_numeric("BIGINT") && !redtail::is_numeric("VARCHAR(10)"));
+/// ```
 #[must_use]
 pub fn is_numeric(declared: &str) -> bool {
     let d = declared.to_ascii_uppercase();

@@ -7,6 +7,14 @@ use xxhash_rust::xxh3::Xxh3;
 /// A value of one of SQLite's five storage classes, owned.
 ///
 /// Text is bytes: SQLite stores text that is not UTF-8 and text with NUL inside, and so do we.
+///
+/// ```
+/// use redtail::Value;
+///
+/// assert_eq!(Value::from("a"), Value::Text(b"a".to_vec()));
+/// assert_ne!(Value::Integer(1), Value::Real(1.0));
+/// assert_eq!(Value::from(None::<i64>), Value::Null);
+/// ```
 #[derive(Clone, Debug)]
 pub enum Value {
     /// SQL NULL.
@@ -26,6 +34,13 @@ pub enum Value {
 }
 
 /// A value borrowed from where it is stored.
+///
+/// ```
+/// use redtail::ValueRef;
+///
+/// assert_eq!(ValueRef::Text(b"a").class(), "text");
+/// assert_eq!(ValueRef::Integer(1).to_owned(), 1.into());
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub enum ValueRef<'a> {
     /// SQL NULL.

@@ -6,6 +6,14 @@
 use crate::error::Kind;
 
 /// What a replicator has done since it was made. Every number only grows.
+///
+/// ```no_run
+/// # async fn follow(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// let work = replicator.progress().borrow().work;
+/// println!("{} rows changed in {} windows", work.changed, work.windows);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Work {
@@ -60,6 +68,14 @@ impl Work {
 }
 
 /// Tries after a failure that may pass, by the failure's class.
+///
+/// ```no_run
+/// # async fn follow(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// let retries = replicator.progress().borrow().work.retries;
+/// println!("out of reach {} times", retries.unavailable);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retries {

@@ -16,7 +16,17 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 /// One replica, as the source knows it.
+///
+/// ```no_run
+/// # async fn look(source: &redtail::Source) -> redtail::Result<()> {
+/// for consumer in source.consumers().await? {
+///     println!("{} has up to {}, seen {:?} ago", consumer.id, consumer.seq, consumer.unseen);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Consumer {
     /// The replica's id.
     pub id: Nonce,

@@ -74,7 +74,17 @@ struct Index {
 }
 
 /// A table that is not replicated, and why.
+///
+/// ```no_run
+/// # async fn look(source: &redtail::Source) -> redtail::Result<()> {
+/// for skipped in source.init().await?.skipped {
+///     println!("{}: {}", skipped.name, skipped.reason);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Skipped {
     /// The table's name.
     pub name: String,

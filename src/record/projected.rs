@@ -24,6 +24,18 @@ mod sealed_trait {
 ///
 /// Nobody implements it by hand. It says of a type what a [`Project`](crate::Project) needs of it, and names rkyv
 /// nowhere but in its bounds: rkyv 0.8, the application's as redtail's.
+///
+/// ```
+/// fn is_archivable<T: redtail::Archivable>() {}
+///
+/// #[derive(rkyv::Archive, rkyv::Serialize)]
+/// struct Episode {
+///     task: String,
+///     reward: Option<f64>,
+/// }
+///
+/// is_archivable::<Episode>();
+/// ```
 pub trait Archivable: sealed_trait::Sealed + Sized + 'static {
     /// The archived form, read straight from the replica's page: rkyv's `Archived` type.
     type View: 'static;

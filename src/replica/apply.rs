@@ -44,7 +44,17 @@ pub(crate) struct Applied {
 }
 
 /// A key at which replica and source differ.
+///
+/// ```no_run
+/// # async fn follow(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// for difference in replicator.verify(&[], false).await?.differences {
+///     println!("{} {:?}: {}", difference.table, difference.key, difference.what);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Difference {
     /// The table's name.
     pub table: String,

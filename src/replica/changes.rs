@@ -17,12 +17,19 @@ use crate::value::Value;
 use crate::window::TableNo;
 use redb::{ReadTransaction, ReadableTable as _};
 use std::collections::HashMap;
+use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// What happened to a row.
+///
+/// ```
+/// use redtail::Op;
+///
+/// assert_eq!([Op::Create, Op::Update, Op::Delete, Op::Read].map(Op::letter), ["c", "u", "d", "r"]);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Op {
@@ -130,6 +137,17 @@ impl Change {
 }
 
 /// What one window changed, net: a key stands in it at most once. A large one comes in parts.
+///
+/// ```no_run
+/// # async fn follow(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// let mut changes = replicator.changes().await?;
+/// while let Some(window) = changes.next().await.transpose()? {
+///     println!("{} changes up to {}", window.changes.len(), window.position);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct Window {
     /// The window's end.
@@ -478,4 +496,19 @@ fn read_part(read: &ReadTransaction, place: &mut Place, kept: &Kept, limits: Par
         applied_at: UNIX_EPOCH + Duration::from_millis(kept.time_ms),
         changes: out,
     })
+}
+
+/// Operation and table; no values.
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = &self.table().name;
+        f.debug_struct("Change").field("op", &self.op).field("table", table).finish_non_exhaustive()
+    }
+}
+
+/// From where on.
+impl fmt::Debug for KeptChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptChanges").field("place", &self.place).finish_non_exhaustive()
+    }
 }

@@ -34,6 +34,15 @@ const OURS: [&[u8]; 6] = [
 ];
 
 /// A replica's file that was found damaged and moved aside.
+///
+/// ```no_run
+/// # fn read(replica: &redtail::Replica) -> redtail::Result<()> {
+/// for moved in replica.moved_aside() {
+///     println!("{} was damaged", moved.path.display());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MovedAside {

@@ -26,6 +26,13 @@ mod reconcile;
 mod row;
 mod scan;
 mod slot;
+/// Where it is.
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
 #[cfg(test)]
 mod tests;
 
@@ -58,6 +65,7 @@ use history::Recorder;
 use open::Depth;
 use redb::{Database, ReadTransaction, ReadableDatabase as _, ReadableTable, TableDefinition};
 use slot::{Held, Slot};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,6 +112,14 @@ pub struct Replica {
 }
 
 /// What a replica's file costs, and who holds old pages in it.
+///
+/// ```no_run
+/// # fn read(replica: &redtail::Replica) -> redtail::Result<()> {
+/// let space = replica.space();
+/// println!("{} bytes, {} snapshots held", space.bytes, space.snapshots);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Space {
@@ -118,6 +134,14 @@ pub struct Space {
 }
 
 /// What compacting came to.
+///
+/// ```no_run
+/// # async fn follow(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// let compacted = replicator.compact().await?;
+/// println!("{} bytes became {}", compacted.before, compacted.after);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Compacted {

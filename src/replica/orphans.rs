@@ -15,6 +15,16 @@ use crate::value::Value;
 const NAMED: usize = 100;
 
 /// A row that names another which is not there.
+///
+/// ```no_run
+/// # async fn check(source: &redtail::Source, replica: &redtail::Replica) -> redtail::Result<()> {
+/// let found = replica.snapshot()?.orphans(&source.references().await?)?;
+/// for orphan in &found.named {
+///     println!("{} {:?} names a row that {} lacks", orphan.table, orphan.key, orphan.parent);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Orphan {
@@ -29,6 +39,14 @@ pub struct Orphan {
 }
 
 /// What checking foreign keys came to.
+///
+/// ```no_run
+/// # async fn check(source: &redtail::Source, replica: &redtail::Replica) -> redtail::Result<()> {
+/// let found = replica.snapshot()?.orphans(&source.references().await?)?;
+/// println!("{} of {} rows", found.count, found.rows);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Orphans {

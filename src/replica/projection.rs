@@ -49,6 +49,25 @@ pub struct Projection<'s, T> {
 }
 
 /// What an application made of one row, where it lies in the replica's page.
+///
+/// ```no_run
+/// # #[derive(rkyv::Archive, rkyv::Serialize)]
+/// # struct Episode { reward: Option<f64> }
+/// # impl redtail::Project for Episode {
+/// #     const TABLE: &'static str = "episodes";
+/// #     const VERSION: u32 = 1;
+/// #     fn project(row: &redtail::Row) -> redtail::Result<Option<Self>> {
+/// #         Ok(Some(Self { reward: row.real("reward")? }))
+/// #     }
+/// # }
+/// # fn read(snapshot: &redtail::Snapshot) -> redtail::Result<()> {
+/// let found: Option<redtail::Projected<Episode>> = snapshot.projection()?.get("e17")?;
+/// if let Some(episode) = &found {
+///     println!("{:?}", episode.view()?.reward);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Projected<T> {
     record: OwnedAccessGuard<&'static [u8]>,
     /// The page belongs to its snapshot.
@@ -60,6 +79,24 @@ pub struct Projected<T> {
 ///
 /// A row of which it could not be made is an error of the kind `Mismatch`, and the scan goes on behind it; with any
 /// other error the scan ends.
+///
+/// ```no_run
+/// # #[derive(rkyv::Archive, rkyv::Serialize)]
+/// # struct Episode { reward: Option<f64> }
+/// # impl redtail::Project for Episode {
+/// #     const TABLE: &'static str = "episodes";
+/// #     const VERSION: u32 = 1;
+/// #     fn project(row: &redtail::Row) -> redtail::Result<Option<Self>> {
+/// #         Ok(Some(Self { reward: row.real("reward")? }))
+/// #     }
+/// # }
+/// # fn read(snapshot: &redtail::Snapshot) -> redtail::Result<()> {
+/// for episode in snapshot.projection::<Episode>()?.scan()?.rev().take(10) {
+///     println!("{:?}", episode?.view()?.reward);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct ProjectedScan<T> {
     range: OwnedRange<&'static [u8], &'static [u8]>,
     ticket: Arc<Ticket>,

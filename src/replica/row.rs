@@ -285,6 +285,13 @@ fn shape_of(archived: Archived<'_>, shapes: &Shapes) -> Result<usize> {
 }
 
 /// Names a column: by its name, or by its number, from 0.
+///
+/// ```no_run
+/// # fn read(row: &redtail::Row) -> redtail::Result<()> {
+/// assert_eq!(row.text("name")?, row.text(1)?);
+/// # Ok(())
+/// # }
+/// ```
 pub trait ColumnRef: Copy + sealed::Sealed {
     /// Its number in this table.
     #[doc(hidden)]

@@ -49,6 +49,15 @@ pub(super) struct Held {
 }
 
 /// What a snapshot knows of a table besides its rows.
+///
+/// ```no_run
+/// # fn read(replica: &redtail::Replica) -> redtail::Result<()> {
+/// for info in replica.snapshot()?.tables()? {
+///     println!("{}: {} rows", info.table.name, info.rows);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TableInfo {
@@ -271,6 +280,17 @@ impl Snapshot {
 }
 
 /// Rows of a table in the order of other columns: numbers by value, text by its bytes, then by key.
+///
+/// ```no_run
+/// # fn read(replica: &redtail::Replica) -> redtail::Result<()> {
+/// let snapshot = replica.snapshot()?;
+/// let by_time = snapshot.index("episodes", &["start_time"])?;
+/// for row in by_time.range(1_700_000_000..)? {
+///     println!("{:?}", row?.key()?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Index<'s> {
     snapshot: &'s Snapshot,
     held: &'s Held,
@@ -440,6 +460,15 @@ impl fmt::Debug for Snapshot {
 }
 
 /// The rows of a table, one after another, from either end.
+///
+/// ```no_run
+/// # fn read(replica: &redtail::Replica) -> redtail::Result<()> {
+/// for row in replica.snapshot()?.scan("episodes")?.rev().take(10) {
+///     println!("{:?}", row?.values()?);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Scan {
     range: OwnedRange<&'static [u8], &'static [u8]>,
     along: Option<Along>,

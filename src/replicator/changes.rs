@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::replica::{Part, Place, Replica, Snapshot, Subscription, Told, Window};
 use futures::Stream;
 use futures::future::BoxFuture;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::watch;
@@ -172,4 +173,11 @@ impl Replicator {
 
 async fn subscribe(replica: Replica) -> Result<(Subscription, Place)> {
     tokio::task::spawn_blocking(move || replica.subscribe()).await.map_err(|_| Error::stopped())?
+}
+
+/// Whether a window is being read.
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changes").field("reading", &self.reading.is_some()).finish_non_exhaustive()
+    }
 }

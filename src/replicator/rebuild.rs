@@ -7,6 +7,14 @@ use crate::progress::State;
 use tokio::sync::oneshot;
 
 /// What reconciling again came to.
+///
+/// ```no_run
+/// # async fn follow(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// let rebuilt = replicator.rebuild(&["episodes".to_owned()]).await?;
+/// println!("{:?} whole at {}", rebuilt.tables, rebuilt.position);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Rebuilt {

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::progress::{Progress, State};
 use crate::replica::Snapshot;
 use crate::source::Source;
+use std::fmt;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
@@ -159,5 +160,13 @@ impl Replicator {
             }
             tokio::task::yield_now().await;
         }
+    }
+}
+
+/// What is waited for, and for how long.
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { position, at_most, .. } = self;
+        f.debug_struct("Wait").field("position", position).field("at_most", at_most).finish_non_exhaustive()
     }
 }

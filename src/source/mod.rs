@@ -67,6 +67,14 @@ pub struct Source {
 }
 
 /// What `init` found and did.
+///
+/// ```no_run
+/// # async fn look(source: &redtail::Source) -> redtail::Result<()> {
+/// let installed = source.init().await?;
+/// println!("{:?} captured, {} skipped", installed.captured, installed.skipped.len());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct Installed {
@@ -77,6 +85,15 @@ pub struct Installed {
 }
 
 /// What a look at a source's changelog shows.
+///
+/// ```no_run
+/// # async fn look(source: &redtail::Source) -> redtail::Result<()> {
+/// if let Some(look) = source.look().await? {
+///     println!("{} entries up to {}", look.entries, look.head);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Look {

@@ -251,7 +251,8 @@ fn compare((part, collation): &(String, &str), how: &str, value: &Value, binds: 
     }
 }
 
-#[cfg(all(test, feature = "local"))]
+#[cfg(test)]
+#[cfg(feature = "local")]
 mod tests {
     use super::*;
     use crate::capture::describe::describe;

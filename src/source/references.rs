@@ -5,6 +5,15 @@ use crate::error::Result;
 use std::ops::ControlFlow;
 
 /// A foreign key.
+///
+/// ```no_run
+/// # async fn look(source: &redtail::Source) -> redtail::Result<()> {
+/// for reference in source.references().await? {
+///     println!("{} {:?} names {}", reference.table, reference.columns, reference.parent);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reference {

@@ -19,6 +19,7 @@
     clippy::print_stderr
 )]
 
+mod api;
 mod backfill;
 mod changes;
 mod commands;

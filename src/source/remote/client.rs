@@ -30,6 +30,15 @@ pub(crate) struct Server {
 }
 
 /// What following a server has cost so far.
+///
+/// ```no_run
+/// # async fn follow(replicator: &redtail::Replicator) -> redtail::Result<()> {
+/// if let Some(traffic) = replicator.traffic() {
+///     println!("{} requests, {} rows read", traffic.requests, traffic.rows_read);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Traffic {

@@ -7,6 +7,14 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 /// A secret that a server asks for. It has no form that could be shown.
+///
+/// ```
+/// use redtail::{Config, Token};
+///
+/// let config = Config { token: Some(Token::new("secret\n")?), ..Config::default() };
+/// assert_eq!(format!("{:?}", config.token), "Some(Token(…))");
+/// # Ok::<(), redtail::Error>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
