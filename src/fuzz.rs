@@ -24,6 +24,8 @@ fn read(bytes: &[u8]) {
         }
     }
     let _ = record::stored_format(bytes);
+    let _ = record::projected::check(bytes);
+    let _ = state::decode_projections(bytes);
     let _ = state::decode_cursor(bytes);
     let _ = state::decode_past(bytes);
     let _ = state::decode_table(bytes);

@@ -35,6 +35,9 @@ mod fault;
 pub mod fuzz;
 mod key;
 mod lookup;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod parts;
 mod progress;
 mod record;
 mod replica;

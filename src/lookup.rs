@@ -3,6 +3,7 @@
 //! Owns the conversions; how a key becomes bytes is `key`'s.
 
 use crate::value::Value;
+use std::fmt;
 use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, RangeToInclusive};
 
 /// A row's key, or the beginning of one: a value for each component, in the order of the primary key (the rowid where
@@ -17,44 +18,69 @@ use std::ops::{Bound, Range, RangeFrom, RangeFull, RangeInclusive, RangeTo, Rang
 /// assert_eq!(two.values(), [Value::Integer(17), Value::from("leg")]);
 /// assert_eq!(one.values().len(), 1);
 /// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Key(Vec<Value>);
+#[derive(Clone)]
+pub struct Key(Values);
+
+/// A key of one value, which most are, is looked up without an allocation.
+#[derive(Clone)]
+enum Values {
+    One([Value; 1]),
+    Many(Vec<Value>),
+}
 
 impl Key {
     /// Its values.
     #[must_use]
     pub fn values(&self) -> &[Value] {
-        &self.0
+        match &self.0 {
+            Values::One(one) => one,
+            Values::Many(many) => many,
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(&self.values()).finish()
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.values() == other.values()
     }
 }
 
 impl From<Vec<Value>> for Key {
     fn from(values: Vec<Value>) -> Self {
-        Self(values)
+        Self(Values::Many(values))
     }
 }
 
 impl From<&[Value]> for Key {
     fn from(values: &[Value]) -> Self {
-        Self(values.to_vec())
+        match values {
+            [one] => one.clone().into(),
+            many => many.to_vec().into(),
+        }
     }
 }
 
 impl From<&Vec<Value>> for Key {
     fn from(values: &Vec<Value>) -> Self {
-        Self(values.clone())
+        values.as_slice().into()
     }
 }
 
 impl<const N: usize> From<[Value; N]> for Key {
     fn from(values: [Value; N]) -> Self {
-        Self(values.into())
+        Vec::from(values).into()
     }
 }
 
 impl<const N: usize> From<&[Value; N]> for Key {
     fn from(values: &[Value; N]) -> Self {
-        Self(values.to_vec())
+        values.as_slice().into()
     }
 }
 
@@ -62,7 +88,7 @@ macro_rules! of_one {
     ($($one:ty),*) => {$(
         impl From<$one> for Key {
             fn from(value: $one) -> Self {
-                Self(vec![value.into()])
+                Self(Values::One([value.into()]))
             }
         }
     )*};
@@ -74,7 +100,7 @@ macro_rules! of_tuple {
     ($($name:ident $n:tt),*) => {
         impl<$($name: Into<Value>),*> From<($($name,)*)> for Key {
             fn from(values: ($($name,)*)) -> Self {
-                Self(vec![$(values.$n.into()),*])
+                Self(Values::Many(vec![$(values.$n.into()),*]))
             }
         }
     };

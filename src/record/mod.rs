@@ -294,6 +294,7 @@ pub(crate) struct Archived<'a> {
 }
 
 /// A value as the record has it.
+#[derive(Clone, Copy)]
 pub(crate) enum Place<'a> {
     Here(ValueRef<'a>),
     /// Outside the record: is it text, how long, and its hash.
@@ -331,27 +332,60 @@ impl<'a> Archived<'a> {
         self.row.values.get().len()
     }
 
+    /// Where its values lie in this record, for [`place_at`].
+    pub fn spot(self, record: &[u8]) -> Spot {
+        let values = self.row.values.get();
+        Spot { at: (values.as_ptr() as usize).wrapping_sub(record.as_ptr() as usize), len: values.len() }
+    }
+
     pub fn shape(self) -> u16 {
         self.shape
     }
 
     pub fn place(self, column: usize) -> Option<Place<'a>> {
-        let outside = |text, long: &ArchivedLong| Place::Outside {
-            text,
-            len: long.len.to_native(),
-            hash: long.hash.to_native(),
-        };
-        Some(match self.row.values.get().get(column)? {
-            ArchivedStored::Null => Place::Here(ValueRef::Null),
-            ArchivedStored::Integer(i) => Place::Here(ValueRef::Integer(i.to_native())),
-            ArchivedStored::Real(r) => Place::Here(ValueRef::Real(f64::from_bits(r.to_native()))),
-            ArchivedStored::Text(t) => Place::Here(ValueRef::Text(t)),
-            ArchivedStored::Blob(b) => Place::Here(ValueRef::Blob(b)),
-            ArchivedStored::Utf16le(t) => Place::Here(ValueRef::Utf16le(t)),
-            ArchivedStored::Utf16be(t) => Place::Here(ValueRef::Utf16be(t)),
-            ArchivedStored::LongText(long) => outside(true, long),
-            ArchivedStored::LongBlob(long) => outside(false, long),
-        })
+        self.row.values.get().get(column).map(placed)
+    }
+}
+
+/// Where in a record its values lie, and how many there are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot {
+    at: usize,
+    len: usize,
+}
+
+/// One value of a record that [`Archived::new`] has accepted before, in memory that has not changed since: of the
+/// archive only this value is checked again, however many there are. `None` if there is no such column.
+///
+/// # Errors
+/// `Damaged` if there is no value at the spot.
+pub(crate) fn place_at(record: &[u8], spot: Spot, column: usize) -> Result<Option<Place<'_>>> {
+    if column >= spot.len {
+        return Ok(None);
+    }
+    let (at, body) = (spot.at.wrapping_sub(HEADER), record.get(HEADER..).unwrap_or_default());
+    let at = at.wrapping_add(column.wrapping_mul(size_of::<ArchivedStored<'_>>()));
+    let value = rkyv::api::high::access_pos::<ArchivedStored<'_>, rancor::Error>(body, at)
+        .map_err(|e| damaged(format!("record has no value there: {e}")))?;
+    Ok(Some(placed(value)))
+}
+
+fn placed<'a>(value: &'a ArchivedStored<'_>) -> Place<'a> {
+    let outside = |text, long: &ArchivedLong| Place::Outside {
+        text,
+        len: long.len.to_native(),
+        hash: long.hash.to_native(),
+    };
+    match value {
+        ArchivedStored::Null => Place::Here(ValueRef::Null),
+        ArchivedStored::Integer(i) => Place::Here(ValueRef::Integer(i.to_native())),
+        ArchivedStored::Real(r) => Place::Here(ValueRef::Real(f64::from_bits(r.to_native()))),
+        ArchivedStored::Text(t) => Place::Here(ValueRef::Text(t)),
+        ArchivedStored::Blob(b) => Place::Here(ValueRef::Blob(b)),
+        ArchivedStored::Utf16le(t) => Place::Here(ValueRef::Utf16le(t)),
+        ArchivedStored::Utf16be(t) => Place::Here(ValueRef::Utf16be(t)),
+        ArchivedStored::LongText(long) => outside(true, long),
+        ArchivedStored::LongBlob(long) => outside(false, long),
     }
 }
 
@@ -399,10 +433,16 @@ mod tests {
             moved.extend_from_slice(&record);
             let archived = Archived::new(&moved[shift..]).unwrap();
             assert_eq!(archived.len(), row().len());
+            let spot = archived.spot(&moved[shift..]);
             for (i, want) in row().iter().enumerate() {
                 let Some(Place::Here(got)) = archived.place(i) else { panic!("column {i} is outside") };
                 assert_eq!(got, *want);
+                let Ok(Some(Place::Here(got))) = place_at(&moved[shift..], spot, i) else {
+                    panic!("{i}: not there")
+                };
+                assert_eq!(got, *want);
             }
+            assert!(matches!(place_at(&moved[shift..], spot, row().len()), Ok(None)));
         }
     }
 

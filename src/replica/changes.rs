@@ -5,7 +5,7 @@
 
 use super::guard::failed;
 use super::history::{CHANGES, SHAPES, Told, WINDOWS, change_name, ensure, shape_name};
-use super::row::{Row, Shapes};
+use super::row::{Definitions, Row, Shapes};
 use super::{HISTORY, META, Replica, apply::after_all, cursor};
 use crate::cursor::Position;
 use crate::error::{Error, Kind, Result};
@@ -468,7 +468,8 @@ fn read_part(read: &ReadTransaction, place: &mut Place, kept: &Kept, limits: Par
                             "replica: a kept change has a shape that its table never had",
                         )
                     })?;
-                    let found = Arc::new(vec![(at.1, decode_shape(stored.value())?)]);
+                    let all = vec![(at.1, decode_shape(stored.value())?)];
+                    let found = Arc::new(Definitions { all, ticket: None });
                     known.insert(at, Arc::clone(&found));
                     found
                 }

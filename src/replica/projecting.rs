@@ -10,7 +10,7 @@ use super::apply::{Open, Writer, after_all, row_name, take_all, take_some};
 use super::guard::failed;
 use super::history::longs;
 use super::project::{Projector, Projectors, stored};
-use super::row::{Row, Shapes};
+use super::row::{Definitions, Row, Shapes};
 use super::{META, PIECES, ROWS, prefix};
 use crate::error::{Error, Result};
 use crate::fault;
@@ -81,7 +81,8 @@ impl Projecting {
 
     fn shapes_of(&mut self, no: TableNo, state: &TableState) -> Shapes {
         let all = || state.former.iter().cloned().chain([(state.shape, state.table.clone())]).collect();
-        Arc::clone(self.shapes.entry(no).or_insert_with(|| Arc::new(all())))
+        let new = || Arc::new(Definitions { all: all(), ticket: None });
+        Arc::clone(self.shapes.entry(no).or_insert_with(new))
     }
 
     /// What stands in a projection for this row.

@@ -8,7 +8,7 @@ use super::slot::Ticket;
 use crate::error::{Error, Kind, Result};
 use crate::key;
 use crate::record::history::Side;
-use crate::record::{Archived, Place, has_long, unseal};
+use crate::record::{Archived, Place, Spot, has_long, place_at, unseal};
 use crate::schema::{Column, Table};
 use crate::value::{Value, ValueRef};
 use redb::{OwnedAccessGuard, ReadOnlyTable};
@@ -21,7 +21,13 @@ use xxhash_rust::xxh3::xxh3_128;
 pub(super) type Bytes = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// The definitions by which rows of a table were read: the last one is in force.
-pub(super) type Shapes = Arc<Vec<(u16, Table)>>;
+pub(super) type Shapes = Arc<Definitions>;
+
+pub(super) struct Definitions {
+    pub all: Vec<(u16, Table)>,
+    /// Of the snapshot whose rows these are; a row of a kept change has none.
+    pub ticket: Option<Arc<Ticket>>,
+}
 
 /// Where a row's record is.
 enum Record {
@@ -53,11 +59,11 @@ impl Record {
 pub struct Row {
     record: Record,
     name: Vec<u8>,
+    /// With them the ticket: the row's page belongs to its snapshot.
     shapes: Shapes,
     shape: usize,
+    spot: Spot,
     long: BTreeMap<usize, Vec<u8>>,
-    /// The row's page belongs to its snapshot.
-    _ticket: Option<Arc<Ticket>>,
 }
 
 impl Row {
@@ -66,9 +72,9 @@ impl Row {
         record: OwnedAccessGuard<&'static [u8]>,
         shapes: &Shapes,
         pieces: &Bytes,
-        ticket: &Arc<Ticket>,
     ) -> Result<Self> {
         let archived = Archived::new(record.value())?;
+        let spot = archived.spot(record.value());
         let shape = shape_of(archived, shapes)?;
         let mut long = BTreeMap::new();
         if has_long(record.value()) {
@@ -78,13 +84,14 @@ impl Row {
                 }
             }
         }
-        let (record, ticket) = (Record::Page(record), Some(Arc::clone(ticket)));
-        Ok(Self { record, name, shapes: Arc::clone(shapes), shape, long, _ticket: ticket })
+        debug_assert!(shapes.ticket.is_some(), "a row of a snapshot");
+        Ok(Self { record: Record::Page(record), name, shapes: Arc::clone(shapes), shape, spot, long })
     }
 
     /// A row that is kept with a change.
     pub(super) fn kept(name: Vec<u8>, side: Side, shapes: Shapes) -> Result<Self> {
         let archived = Archived::new(&side.record)?;
+        let spot = archived.spot(&side.record);
         let shape = shape_of(archived, &shapes)?;
         let mut long = BTreeMap::new();
         for (column, bytes) in side.longs {
@@ -95,14 +102,14 @@ impl Row {
             }
             long.insert(column, bytes);
         }
-        Ok(Self { record: Record::Copy(side.record), name, shapes, shape, long, _ticket: None })
+        Ok(Self { record: Record::Copy(side.record), name, shapes, shape, spot, long })
     }
 
     /// The definition by which this row was read from the source.
     #[must_use]
     pub fn table(&self) -> &Table {
         let (_, table) =
-            self.shapes.get(self.shape).unwrap_or_else(|| unreachable!("a shape found in `new`"));
+            self.shapes.all.get(self.shape).unwrap_or_else(|| unreachable!("a shape found in `new`"));
         table
     }
 
@@ -133,7 +140,7 @@ impl Row {
     /// `Damaged` if the record is.
     pub fn values(&self) -> Result<Vec<ValueRef<'_>>> {
         let archived = Archived::again(self.record.bytes())?;
-        (0..archived.len()).map(|i| self.of(archived, i)).collect()
+        (0..archived.len()).map(|i| self.of(archived.place(i), i)).collect()
     }
 
     /// The value of a column by its position.
@@ -141,7 +148,7 @@ impl Row {
     /// # Errors
     /// `Usage` if there is no such column.
     pub fn value(&self, column: usize) -> Result<ValueRef<'_>> {
-        self.of(Archived::again(self.record.bytes())?, column)
+        self.of(place_at(self.record.bytes(), self.spot, column)?, column)
     }
 
     /// The value of a column, by its name (compared as SQLite compares names) or its number, from 0.
@@ -225,8 +232,8 @@ impl Row {
         )
     }
 
-    fn of<'a>(&'a self, archived: Archived<'a>, column: usize) -> Result<ValueRef<'a>> {
-        match archived.place(column) {
+    fn of<'a>(&'a self, place: Option<Place<'a>>, column: usize) -> Result<ValueRef<'a>> {
+        match place {
             Some(Place::Here(value)) => Ok(value),
             Some(Place::Outside { text, .. }) => {
                 let bytes = self.long.get(&column).map_or(&[][..], Vec::as_slice);
@@ -279,6 +286,7 @@ fn is_whole(long: &[u8], (len, hash): (u64, u128)) -> Result<()> {
 
 fn shape_of(archived: Archived<'_>, shapes: &Shapes) -> Result<usize> {
     let found = shapes
+        .all
         .iter()
         .rposition(|(number, table)| *number == archived.shape() && table.columns.len() == archived.len());
     found.ok_or_else(|| Error::new(Kind::Damaged, "replica: a row has a shape that its table never had"))

@@ -2,7 +2,7 @@
 
 use super::history::Told;
 use super::index::{INDEX, is_same, stale};
-use super::row::{Bytes, Row, Shapes};
+use super::row::{Bytes, Definitions, Row, Shapes};
 use super::slot::Ticket;
 use super::{
     PIECES, ROWS, apply::after_all, changes, count_name, cursor, failed, indexes, meta, prefix, tables,
@@ -45,6 +45,7 @@ pub struct Snapshot {
 pub(super) struct Held {
     pub no: TableNo,
     pub state: TableState,
+    /// Rows keep the snapshot's ticket by them.
     shapes: Shapes,
 }
 
@@ -77,7 +78,11 @@ impl Snapshot {
         let held = |(no, state): (TableNo, TableState)| {
             let mut shapes = state.former.clone();
             shapes.push((state.shape, state.table.clone()));
-            Held { no, state, shapes: Arc::new(shapes) }
+            Held {
+                no,
+                state,
+                shapes: Arc::new(Definitions { all: shapes, ticket: Some(Arc::clone(&ticket)) }),
+            }
         };
         let tables = tables.into_iter().map(held).collect();
         Ok(Self { read, rows, pieces, cursor, tables, ticket })
@@ -163,7 +168,7 @@ impl Snapshot {
         let name = place(held, held.no, &key.into())?;
         self.ticket.guarded(|| {
             let record = self.rows.get_owned(name.as_slice()).map_err(failed)?;
-            record.map(|r| Row::new(name, r, &held.shapes, &self.pieces, &self.ticket)).transpose()
+            record.map(|r| Row::new(name, r, &held.shapes, &self.pieces)).transpose()
         })
     }
 
@@ -379,7 +384,10 @@ pub(super) fn place(held: &Held, number: u32, key: &Key) -> Result<Vec<u8>> {
             key.len()
         )));
     }
-    let mut name = prefix(number).to_vec();
+    // Room for most keys, so that it grows once at most.
+    let mut name =
+        Vec::with_capacity(prefix(number).len() + key.iter().map(|v| 16 + v.as_ref().len()).sum::<usize>());
+    name.extend_from_slice(&prefix(number));
     let joined = table.key.nullable.then_some(ValueRef::Null);
     table.key.encode(&mut name, key.iter().map(Value::as_ref).chain(joined));
     Ok(name)
@@ -487,17 +495,13 @@ struct Along {
 
 impl Along {
     /// The row that an entry names, if it is what the entry says.
-    fn row(
-        &self,
-        (name, key): (&[u8], &[u8]),
-        (shapes, pieces, ticket): (&Shapes, &Bytes, &Arc<Ticket>),
-    ) -> Result<Row> {
-        let table = || shapes.last().map_or("", |(_, t)| t.name.as_str());
+    fn row(&self, (name, key): (&[u8], &[u8]), (shapes, pieces): (&Shapes, &Bytes)) -> Result<Row> {
+        let table = || shapes.all.last().map_or("", |(_, t)| t.name.as_str());
         let row_name = [prefix(self.state.table).as_slice(), key].concat();
         let Some(record) = self.rows.get_owned(row_name.as_slice()).map_err(failed)? else {
             return stale(table(), &self.state.columns);
         };
-        let row = Row::new(row_name, record, shapes, pieces, ticket)?;
+        let row = Row::new(row_name, record, shapes, pieces)?;
         let mut says = prefix(self.state.number).to_vec();
         row.push_indexed(&mut says, &self.state.columns)?;
         says.extend_from_slice(key);
@@ -517,9 +521,9 @@ impl Scan {
             };
             let (name, record) = entry.map_err(failed)?;
             if let Some(along) = along {
-                return along.row((name.value(), record.value()), (shapes, pieces, ticket)).map(Some);
+                return along.row((name.value(), record.value()), (shapes, pieces)).map(Some);
             }
-            Row::new(name.value().to_vec(), record, shapes, pieces, ticket).map(Some)
+            Row::new(name.value().to_vec(), record, shapes, pieces).map(Some)
         });
         self.ended = next.is_err();
         next.transpose()
@@ -543,7 +547,7 @@ impl DoubleEndedIterator for Scan {
 /// The definition of the table whose rows it gives.
 impl fmt::Debug for Scan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let table = self.shapes.last().map(|(_, t)| t.name.as_str());
+        let table = self.shapes.all.last().map(|(_, t)| t.name.as_str());
         f.debug_struct("Scan").field("table", &table).finish_non_exhaustive()
     }
 }

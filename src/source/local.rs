@@ -57,7 +57,7 @@ pub(crate) struct Pieces {
     stop: Arc<Stop>,
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "bench"))]
 impl From<mpsc::Receiver<Result<Piece>>> for Pieces {
     fn from(waiting: mpsc::Receiver<Result<Piece>>) -> Self {
         Self { waiting: ReceiverStream::new(waiting), stop: Stop::new() }
