@@ -33,7 +33,7 @@ advisories DB: _tools
 
 # The benches, then the lag report
 bench:
-    cargo bench --locked
+    cargo bench --locked --features bench
     cargo run --release --locked -- bench lag
 
 # The fuzz targets, each for SECONDS: wants cargo-fuzz and nightly (fuzz/README.md)
