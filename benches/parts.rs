@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench parts --features bench`. Rows of 4 columns, some 60 bytes; 10,000 in a transaction, on keys
 //! that are there already, in order; nothing is synced to the disk.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, missing_docs)]
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use redtail::Value;
