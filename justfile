@@ -41,6 +41,10 @@ fuzz SECONDS="600" TARGETS="record key answer config":
     REDTAIL_FUZZ_SEEDS={{ justfile_directory() }}/fuzz/corpus cargo test --locked --lib fuzz
     for target in {{ TARGETS }}; do cargo +nightly fuzz run -s none "$target" -- -max_total_time={{ SECONDS }} -max_len=8192 || exit 1; done
 
+# What else can follow a server, beside redtail: a package of its own, minutes to build; flags stand in its main.rs
+peers *ARGS:
+    cargo run --release --locked --manifest-path benches/peers/Cargo.toml -- {{ ARGS }}
+
 # Everything that must hold before a change lands
 ci:
     bash .ci/run

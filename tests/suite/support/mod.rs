@@ -46,6 +46,12 @@ pub(crate) fn note(line: &str) {
     eprintln!("{line}");
 }
 
+/// Where the server's package is pinned, and where it is kept once fetched.
+pub(crate) fn server_places() -> Option<(PathBuf, PathBuf)> {
+    let pinned = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sqld");
+    Some((pinned, Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?.join("tools")))
+}
+
 /// Compares every value of every row of the replica with the source.
 pub(crate) fn compare(oracle: &mut Oracle, redtail: &Redtail, source: &str, replica: &str) -> Comparison {
     let dump = redtail.path("compared.jsonl");

