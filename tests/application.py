@@ -19,8 +19,9 @@ ENABLE_TRIGGER = 1003
 open_as_oracle = oracle.connect
 
 
-def connect(path, create=True):
-    db = open_as_oracle(path, create)
+def connect(path, create=False):
+    # A file is made when it is first named; what a server has is read from its file.
+    db = open_as_oracle(path, create or not oracle.hrana.is_server(path))
     if isinstance(db, oracle.hrana.Connection):
         return db
     # Nothing here is about power losses.

@@ -135,6 +135,9 @@ class Rows:
     def __init__(self, rows):
         self.rows = rows
 
+    def __iter__(self):
+        return iter(self.rows)
+
     def fetchall(self):
         return self.rows
 
@@ -161,7 +164,8 @@ def value(cell):
     if kind == "integer":
         return int(cell["value"])
     if kind == "float":
-        return cell["value"]
+        # JSON writes a whole one like an integer, and an infinity as null.
+        return None if cell["value"] is None else float(cell["value"])
     if kind == "text":
         return cell["value"].encode("utf-8")
     raw = cell["base64"]

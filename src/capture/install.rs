@@ -31,11 +31,22 @@ pub(crate) fn install(
     known: &mut Known,
 ) -> Result<Audit> {
     loop {
-        let found = mend(sql, demand, max_rows, known)?;
-        if found.is_whole() {
+        // To see that nothing is missing takes no lock, which a server would hold for many round trips.
+        sql.run("BEGIN")?;
+        let found = whole(sql, demand, max_rows, known);
+        sql.run("ROLLBACK")?;
+        if let Some(found) = found? {
             return Ok(found);
         }
+        mend(sql, demand, max_rows, known)?;
     }
+}
+
+/// What is installed, if nothing of it is missing.
+fn whole(sql: &mut Sql, demand: &Demand, max_rows: Option<u64>, known: &mut Known) -> Result<Option<Audit>> {
+    let found = audit(sql, demand, known)?;
+    let capped = max_rows.is_none() || bound::max_rows(sql)? == max_rows;
+    Ok(Some(found).filter(|found| capped && found.is_whole()))
 }
 
 /// The same for a caller that audits again itself: returns what was found at first.

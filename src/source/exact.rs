@@ -43,7 +43,7 @@ pub(crate) struct Term<'a> {
 }
 
 /// What an expression of a list holds as a rule. Any value comes back as it is from each of them but
-/// [`Holds::Integer`]; what is not as expected costs more.
+/// [`Holds::Integer`] and [`Holds::Ours`]; what is not as expected costs more.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Holds {
     /// Anything, long blobs too; a zero of it may be −0.0.
@@ -52,11 +52,13 @@ pub(crate) enum Holds {
     Text,
     /// Nothing but integers and NULL, whatever anybody writes: the rowid, by its name or by its column's.
     Integer,
+    /// What capture writes as an integer. From a server anything else comes back as some integer.
+    Ours,
 }
 
 impl Holds {
-    const ALL: [(char, Self); 4] =
-        [('*', Self::Any), ('+', Self::Number), ('\'', Self::Text), ('#', Self::Integer)];
+    const ALL: [(char, Self); 5] =
+        [('*', Self::Any), ('+', Self::Number), ('\'', Self::Text), ('#', Self::Integer), ('%', Self::Ours)];
 
     /// By the declared type of a column that is stored.
     pub fn of(declared: &str) -> Self {
@@ -80,9 +82,15 @@ pub(crate) enum Part<'a> {
 }
 
 /// A select list that [`Row::exact`](super::sql::Row::exact) reads. A server does not keep the sign of a
-/// zero: for keys and entries.
+/// zero: for keys.
 pub(crate) fn exact(expressions: &[String]) -> String {
     marked(expressions.iter().map(|sql| Term { sql, holds: Holds::Number }))
+}
+
+/// The same of an entry's columns, of which the first are table, kind and time.
+pub(crate) fn entry(expressions: &[String]) -> String {
+    let holds = |n| if n < 3 { Holds::Ours } else { Holds::Number };
+    marked(expressions.iter().enumerate().map(|(n, sql)| Term { sql, holds: holds(n) }))
 }
 
 /// The same for whatever may hold −0.0.
@@ -163,7 +171,7 @@ fn columns(out: &mut String, terms: &[Term<'_>]) {
         let _ = match holds {
             Holds::Integer => write!(out, "{x},"),
             Holds::Any => write!(out, "CASE typeof({x}) WHEN 'text' THEN CAST({x} AS BLOB) ELSE {x} END,"),
-            Holds::Number => write!(
+            Holds::Number | Holds::Ours => write!(
                 out,
                 "CASE WHEN +{x} COLLATE BINARY<'' THEN {x} WHEN +{x} COLLATE BINARY<x'' THEN CAST({x} AS BLOB) \
                  WHEN {x} IS NULL THEN NULL ELSE hex({x}) END,"
@@ -178,7 +186,7 @@ fn columns(out: &mut String, terms: &[Term<'_>]) {
     for word in terms.chunks(MASK_BITS) {
         let word = || word.iter().enumerate();
         let always: u64 = word()
-            .filter(|(_, term)| matches!(term.holds, Holds::Number | Holds::Text))
+            .filter(|(_, term)| matches!(term.holds, Holds::Number | Holds::Text | Holds::Ours))
             .map(|(bit, _)| 1 << bit)
             .sum();
         let _ = write!(out, "{always}");

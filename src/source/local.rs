@@ -296,10 +296,16 @@ impl<O: Observer> Follower<O> {
                 Ok(true)
             }
             Outcome::Again => Ok(true),
-            Outcome::Behind => match self.wake.wait(&mut self.sql, 0)? {
-                Woken::Stopped => Err(Error::stopped()),
-                Woken::Changed | Woken::Unchanged => Ok(true),
-            },
+            Outcome::Behind => {
+                // What an audit of it found was not handed on.
+                if let Some(known) = known {
+                    self.restore(known);
+                }
+                match self.wake.wait(&mut self.sql, 0)? {
+                    Woken::Stopped => Err(Error::stopped()),
+                    Woken::Changed | Woken::Unchanged => Ok(true),
+                }
+            }
             Outcome::Level if fault::reconcile_early() && std::mem::take(&mut self.early) => {
                 self.audited = None;
                 Ok(true)

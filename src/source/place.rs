@@ -5,8 +5,8 @@
 //! and at the horizon. Where an older entry still matches, the keys entered since then are read again;
 //! otherwise every table is reconciled.
 
+use super::exact::entry;
 use super::local::{Follower, Observer, Tracked};
-use super::sql::exact;
 use crate::config::OnDivergence;
 use crate::cursor::{Cursor, LogId};
 use crate::error::{Error, Kind, Result};
@@ -39,11 +39,11 @@ const LAST: &str = "min(?2, (SELECT max(seq) FROM _redtail_changelog))";
 
 /// Head, log id, and the entry at `?1`.
 pub(super) fn look_query() -> String {
-    let entry = ["tbl", "op", "at", "k0", "k1"].map(|c| format!("_c.{c}"));
+    let columns = ["tbl", "op", "at", "k0", "k1"].map(|c| format!("_c.{c}"));
     format!(
         "SELECT (SELECT max(seq) FROM _redtail_changelog), (SELECT value FROM _redtail_meta WHERE name = 'log'), \
          _c.seq, {} FROM (SELECT 1) LEFT JOIN _redtail_changelog AS _c ON _c.seq = ?1",
-        exact(&entry)
+        entry(&columns)
     )
 }
 
@@ -56,7 +56,7 @@ pub(super) fn others_query() -> String {
 
 /// The entry with this seq.
 pub(super) fn fingerprint_query() -> String {
-    let list = exact(&["tbl", "op", "at", "k0", "k1"].map(str::to_owned));
+    let list = entry(&["tbl", "op", "at", "k0", "k1"].map(str::to_owned));
     format!("SELECT {list} FROM _redtail_changelog WHERE seq = ?1")
 }
 
@@ -228,7 +228,7 @@ impl<O: Observer> Follower<O> {
     }
 
     pub(super) fn remember_query(&self) -> String {
-        let list = exact(&self.entry_columns());
+        let list = entry(&self.entry_columns());
         format!(
             "SELECT seq, {list} FROM _redtail_changelog WHERE seq > max(?1, {LAST} - {REMEMBER}) AND seq <= ?2 ORDER BY seq"
         )

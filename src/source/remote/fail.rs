@@ -79,6 +79,10 @@ pub(super) fn of_transport(e: &ureq::Error) -> Error {
     let what = match e {
         ureq::Error::Timeout(t) => format!("no answer in time ({t})"),
         ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::TimedOut => "no answer in time".to_owned(),
+        // So rustls says that it will not go on, and why; nothing else says so.
+        ureq::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => {
+            format!("its certificate or TLS is not accepted ({e})")
+        }
         ureq::Error::Io(e) => format!("the connection failed ({})", e.kind()),
         ureq::Error::HostNotFound => "its host is not found".to_owned(),
         ureq::Error::Rustls(e) => format!("its certificate or TLS is not accepted ({e})"),

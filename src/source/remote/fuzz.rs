@@ -3,6 +3,7 @@
 use super::pack::Form;
 use super::wire::{Answer, Rows};
 use super::{fail, listen, stream, url};
+use crate::error::Error;
 use crate::source::exact::exact;
 use crate::utf16::Encoding;
 use crate::value::Value;
@@ -39,10 +40,13 @@ fn form(encoding: Encoding) -> Form {
 fn json(bytes: &[u8], encoding: Encoding) {
     let Ok(answer) = serde_json::from_slice::<Answer<'_>>(bytes) else { return };
     let mut read = 0;
+    let told = |e: Error| assert_eq!(e.to_string().lines().count(), 1, "{e}");
     for outcome in answer.results {
         match outcome.take(&mut read) {
-            Ok(all) => all.into_iter().for_each(|one| packed(one, encoding)),
-            Err(e) => assert_eq!(e.to_string().lines().count(), 1, "{e}"),
+            Ok(steps) => {
+                steps.into_iter().for_each(|step| step.map_or_else(told, |rows| packed(rows, encoding)));
+            }
+            Err(e) => told(e),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! A source that is a server: Hrana over HTTP, in pipelines that ask for a whole window at once.
 //!
 //! `client` sends one request and classifies its failure; `wire` is the JSON of the protocol; `stream` is one
-//! connection in the sense of SQL: transactions, what is asked ahead, what is written behind; `pack` brings
-//! rows back bit for bit as one value; `listen` hears that something changed; `token` keeps the secret.
+//! connection in the sense of SQL: transactions, what is asked ahead, what is written behind; `once` asks for a
+//! window in a single request; `pack` brings rows back bit for bit as one value; `listen` hears that something
+//! changed; `token` keeps the secret.
 //!
 //! The only folder that names Hrana or HTTP. Must never show the token, nor take what a server says for true
 //! before it is known to come from one transaction.
@@ -12,6 +13,7 @@ mod fail;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 mod listen;
+mod once;
 mod pack;
 mod stream;
 mod token;

@@ -25,12 +25,15 @@ pub(super) struct Form {
 pub(super) struct Packed {
     /// The rows with their values as `_c0`, `_c1`, …
     inner: String,
-    /// How many values a row has, and which of them may be −0.0.
-    signed: Vec<bool>,
+    /// What the values of a row hold, each.
+    holds: Vec<Holds>,
     /// By column as callers count them: which value stands there.
     pub columns: Vec<(usize, usize)>,
     hex: bool,
 }
+
+/// The changelog's key, as it stands outside of marked lists.
+const SEQ: [&str; 3] = ["seq", "_c.seq", "(SELECT max(seq) FROM _redtail_changelog)"];
 
 /// What stands for contents when only their lengths are asked for.
 #[derive(Clone, Copy, PartialEq)]
@@ -45,7 +48,7 @@ impl Form {
         let [Part::Text(first), .., Part::Text(rest)] = parts.as_slice() else {
             return Self { text: sql.to_owned(), packed: None };
         };
-        let mut items: Vec<(&str, bool)> = Vec::new();
+        let mut items: Vec<(&str, Holds)> = Vec::new();
         let (mut columns, mut column) = (Vec::new(), 0);
         for (n, part) in parts.iter().enumerate().take(parts.len() - 1) {
             match part {
@@ -53,13 +56,13 @@ impl Form {
                     let text = if n == 0 { first.strip_prefix("SELECT ").unwrap_or(first) } else { text };
                     for item in top_level(text) {
                         columns.push((column, items.len()));
-                        items.push((item, false));
+                        items.push((item, if SEQ.contains(&item) { Holds::Integer } else { Holds::Number }));
                         column += 1;
                     }
                 }
                 Part::List(terms) => {
                     columns.push((column, items.len()));
-                    items.extend(terms.iter().map(|t| (t.sql, t.holds == Holds::Any)));
+                    items.extend(terms.iter().map(|t| (t.sql, t.holds)));
                     column += exact::exact_width(terms.len());
                 }
             }
@@ -69,8 +72,8 @@ impl Form {
             let _ = write!(inner, "{}{item} AS _c{n}", if n == 0 { "" } else { "," });
         }
         inner.push_str(rest);
-        let signed = items.iter().map(|(_, signed)| *signed).collect();
-        let packed = Packed { inner, signed, columns, hex: encoding != Encoding::Utf8 };
+        let holds = items.iter().map(|(_, holds)| *holds).collect();
+        let packed = Packed { inner, holds, columns, hex: encoding != Encoding::Utf8 };
         Self { text: packed.select(Contents::Whole), packed: Some(packed) }
     }
 }
@@ -99,7 +102,7 @@ fn top_level(list: &str) -> Vec<&str> {
 impl Packed {
     fn select(&self, contents: Contents) -> String {
         let values: Vec<String> =
-            self.signed.iter().enumerate().map(|(n, signed)| self.value(n, *signed, contents)).collect();
+            self.holds.iter().enumerate().map(|(n, holds)| self.value(n, *holds, contents)).collect();
         let all = format!("group_concat({},'')", concatenated(&values));
         let all = if self.hex { all } else { format!("CAST({all} AS BLOB)") };
         format!("SELECT count(*),{all} FROM ({})", self.inner)
@@ -112,14 +115,14 @@ impl Packed {
 
     /// The zeros of each row as they are, and NULL in the place of all else.
     pub fn zeros(&self) -> String {
-        let one = |(n, signed): (usize, &bool)| {
-            if *signed {
+        let one = |(n, holds): (usize, &Holds)| {
+            if *holds == Holds::Any {
                 format!("CASE WHEN typeof(_c{n})='real' AND _c{n}=0.0 THEN _c{n} END")
             } else {
                 "NULL".into()
             }
         };
-        let list: Vec<String> = self.signed.iter().enumerate().map(one).collect();
+        let list: Vec<String> = self.holds.iter().enumerate().map(one).collect();
         format!("SELECT {} FROM ({})", list.join(","), self.inner)
     }
 
@@ -132,11 +135,16 @@ impl Packed {
         )
     }
 
-    fn value(&self, n: usize, signed: bool, contents: Contents) -> String {
+    fn value(&self, n: usize, holds: Holds, contents: Contents) -> String {
         let x = format!("_c{n}");
+        if matches!(holds, Holds::Integer | Holds::Ours) {
+            // Most of what a small window takes is the reading of its statements.
+            return format!("ifnull('i'||CAST({x} AS INTEGER)||';','n')");
+        }
         // %!.17g reads back to the same bits; quote() does not always.
         let real = format!("'r'||printf('%!.17g',{x})||';'");
-        let real = if signed { format!("CASE WHEN {x}=0.0 THEN 'z' ELSE {real} END") } else { real };
+        let real =
+            if holds == Holds::Any { format!("CASE WHEN {x}=0.0 THEN 'z' ELSE {real} END") } else { real };
         let (text, blob) = match (contents, self.hex) {
             (Contents::Length, _) => {
                 (format!("'t'||length(CAST({x} AS BLOB))||';'"), format!("'b'||length({x})||';'"))
@@ -156,8 +164,8 @@ impl Packed {
 
     /// Reads one row from the front of `bytes`, and leaves the rest.
     pub fn row(&self, bytes: &mut &[u8], encoding: Encoding) -> Result<Unpacked> {
-        let mut row = Unpacked { values: Vec::with_capacity(self.signed.len()), zeros: false };
-        for _ in &self.signed {
+        let mut row = Unpacked { values: Vec::with_capacity(self.holds.len()), zeros: false };
+        for _ in &self.holds {
             let (tag, rest) = bytes.split_first().ok_or_else(short)?;
             *bytes = rest;
             row.values.push(match tag {
@@ -190,7 +198,7 @@ impl Packed {
     pub fn row_of_lengths(&self, bytes: &mut &[u8]) -> Result<(Unpacked, Vec<usize>)> {
         let mut row = Unpacked { values: Vec::new(), zeros: false };
         let mut lengths = Vec::new();
-        for _ in &self.signed {
+        for _ in &self.holds {
             let (tag, rest) = bytes.split_first().ok_or_else(short)?;
             *bytes = rest;
             let field = if matches!(tag, b'n' | b'z') { &[] } else { until(bytes, b';')? };

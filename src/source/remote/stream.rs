@@ -7,8 +7,9 @@
 
 use super::client::Server;
 use super::fail;
+use super::once::Kept;
 use super::pack::{Form, Packed, Unpacked};
-use super::wire::{Answer, Batch, Condition, Pipeline, Request, Rows, Step, Stmt};
+use super::wire::{Answer, Batch, Condition, Outcome, Pipeline, Request, Rows, Step, Stmt};
 use crate::capture::statements;
 use crate::error::{Error, Kind, Result};
 use crate::source::sql::{Cells, Row};
@@ -25,11 +26,13 @@ const FORMS: usize = 512;
 const PIECE: usize = 1 << 20;
 
 pub(crate) struct Stream {
-    server: Arc<Server>,
+    pub(super) server: Arc<Server>,
     pub encoding: Encoding,
-    baton: Option<String>,
-    base: Option<String>,
-    state: State,
+    pub(super) baton: Option<String>,
+    pub(super) base: Option<String>,
+    pub(super) state: State,
+    /// A stream that the next transaction in one request goes on with.
+    pub(super) kept: Option<Kept>,
     /// Writes that are not sent yet.
     behind: Vec<Stmt>,
     /// Answers to what was asked ahead.
@@ -44,7 +47,7 @@ pub(crate) struct Stream {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum State {
+pub(super) enum State {
     /// No transaction: each statement is a request of its own.
     Auto,
     /// BEGIN goes out with the next request.
@@ -104,6 +107,7 @@ impl Stream {
             baton: None,
             base: None,
             state: State::Auto,
+            kept: None,
             behind: Vec::new(),
             known: Vec::new(),
             forms: HashMap::new(),
@@ -299,34 +303,12 @@ impl Stream {
         Ok(())
     }
 
-    /// A whole transaction in one request, of which every statement is known beforehand.
-    pub fn foresee(&mut self, wanted: &[(String, Vec<Value>)]) -> Result<()> {
-        self.end();
-        let encoding = self.encoding;
-        let execute =
-            |sql: String, binds: &[Value]| Request::Execute { stmt: Stmt::new(sql, binds, encoding) };
-        let mut requests = vec![execute("BEGIN".into(), &[])];
-        for (sql, binds) in wanted {
-            let form = self.form(sql);
-            requests.push(execute(form.text.clone(), binds));
-        }
-        requests.push(execute("COMMIT".into(), &[]));
-        let mut answers = self.exchange(requests, true)?;
-        // BEGIN and COMMIT both worked: what stands between them is of one transaction.
-        answers.pop().unwrap_or_else(|| Err(fail::garbled("no result")))?;
-        answers.remove(0)?;
-        if answers.iter().any(|a| a.as_ref().is_err_and(|e| e.kind() == Kind::TooLarge)) {
-            return Err(Error::new(
-                Kind::TooLarge,
-                format!("source {}: the answer is too large", self.server),
-            ));
-        }
-        self.keep(wanted, answers, false);
-        self.state = State::Foreseen;
-        Ok(())
-    }
-
-    fn keep(&mut self, wanted: &[(String, Vec<Value>)], answers: Vec<Result<Vec<Rows>>>, check: bool) {
+    pub(super) fn keep(
+        &mut self,
+        wanted: &[(String, Vec<Value>)],
+        answers: Vec<Result<Vec<Rows>>>,
+        check: bool,
+    ) {
         for ((sql, binds), answer) in wanted.iter().zip(answers) {
             let answer = answer.map(|mut rows| rows.pop().unwrap_or_default());
             self.known.push(Known { sql: sql.clone(), binds: binds.clone(), check, answer });
@@ -357,7 +339,7 @@ impl Stream {
         only(asked)
     }
 
-    fn form(&mut self, sql: &str) -> Arc<Form> {
+    pub(super) fn form(&mut self, sql: &str) -> Arc<Form> {
         if let Some(form) = self.forms.get(sql) {
             return Arc::clone(form);
         }
@@ -414,7 +396,7 @@ impl Stream {
     }
 
     /// Leaves the transaction, if there is one, without committing it.
-    fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.behind.clear();
         self.known.clear();
         if self.baton.is_some() && self.exchange(Vec::new(), true).is_err() {
@@ -423,7 +405,7 @@ impl Stream {
         self.forget();
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.baton = None;
         self.base = None;
         self.state = State::Auto;
@@ -446,9 +428,9 @@ impl Stream {
         if last {
             all.push(Request::Close);
         }
-        let sent = self.send(&all);
-        let mut results = match sent {
-            Ok(results) => results,
+        let whole = |answers: Answers| answers.and_then(|steps| steps.into_iter().collect());
+        let mut results: Vec<Result<Vec<Rows>>> = match self.send(&all) {
+            Ok(results) => results.into_iter().map(whole).collect(),
             Err(e) => {
                 self.forget();
                 return Err(e);
@@ -473,38 +455,51 @@ impl Stream {
         Ok(rest)
     }
 
-    fn send(&mut self, requests: &[Request]) -> Result<Vec<Result<Vec<Rows>>>> {
+    /// Sends requests as they are; what came of each of their statements.
+    pub(super) fn send(&mut self, requests: &[Request]) -> Result<Vec<Answers>> {
         let sent = self.send_once(requests);
-        let of_one = |r: &Result<Vec<Rows>>| r.as_ref().is_err_and(|e| e.kind() == Kind::TooLarge);
         self.too_large |= match &sent {
-            Ok(results) => results.iter().any(of_one),
+            Ok(results) => results.iter().any(|answers| match answers {
+                Ok(steps) => steps.iter().any(is_too_large),
+                Err(e) => e.kind() == Kind::TooLarge,
+            }),
             Err(e) => e.kind() == Kind::TooLarge,
         };
         sent
     }
 
-    fn send_once(&mut self, requests: &[Request]) -> Result<Vec<Result<Vec<Rows>>>> {
+    fn send_once(&mut self, requests: &[Request]) -> Result<Vec<Answers>> {
         let body = serde_json::to_vec(&Pipeline { baton: self.baton.as_deref(), requests })
             .map_err(|e| Error::new(Kind::Source, format!("a request could not be written: {e}")))?;
         let bytes = self.server.pipeline(self.base.as_deref(), &body)?;
         self.last_answer = bytes.len();
-        let shown = || format!("source {}", self.server);
+        let shown = format!("source {}", self.server);
         let answer: Answer<'_> = serde_json::from_slice(&bytes).map_err(|e| {
-            fail::garbled(&format!("{:?} at byte {}", e.classify(), e.column())).during(shown())
+            fail::garbled(&format!("{:?} at byte {}", e.classify(), e.column())).during(&shown)
         })?;
         if answer.results.len() != requests.len() {
-            return Err(fail::garbled("it has too few results").during(shown()));
+            return Err(fail::garbled("it has too few results").during(shown));
         }
         self.baton = answer.baton;
         if answer.base_url.is_some() {
             self.base = answer.base_url;
         }
         let mut read = 0;
-        let results =
-            answer.results.into_iter().map(|r| r.take(&mut read).map_err(|e| e.during(shown()))).collect();
+        let mut take = |outcome: Outcome<'_>| {
+            let steps = outcome.take(&mut read).map_err(|e| e.during(&shown))?;
+            Ok(steps.into_iter().map(|step| step.map_err(|e| e.during(&shown))).collect())
+        };
+        let results = answer.results.into_iter().map(&mut take).collect();
         self.server.count_rows(read);
         Ok(results)
     }
+}
+
+/// What came of each statement of a request.
+pub(super) type Answers = Result<Vec<Result<Rows>>>;
+
+fn is_too_large(step: &Result<Rows>) -> bool {
+    step.as_ref().is_err_and(|e| e.kind() == Kind::TooLarge)
 }
 
 fn in_transaction() -> Condition {

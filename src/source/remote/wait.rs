@@ -12,7 +12,8 @@ const FIRST: Duration = Duration::from_millis(4);
 /// An idle server is looked at less often than a file, by so many times; and by how many if it sends events.
 const IDLE: u32 = 4;
 const LISTENING: u32 = 20;
-/// A hint may come before what it announces can be read: looks at growing distances up to this one.
+/// A hint may come before what it announces can be read: looks at growing distances from here up to the other.
+const FIRST_HINTED: Duration = Duration::from_micros(500);
 const HINTED: Duration = Duration::from_millis(200);
 
 pub(crate) struct Wait {
@@ -57,7 +58,7 @@ impl Wait {
         self.soon = soon;
         let heard = self.bell.wait(self.heard, soon.unwrap_or(idle));
         if std::mem::replace(&mut self.heard, heard) != heard {
-            self.soon = Some(FIRST / 2);
+            self.soon = Some(FIRST_HINTED / 2);
         }
         if self.stop.is_set() { Woken::Stopped } else { Woken::Changed }
     }

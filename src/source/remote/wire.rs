@@ -157,19 +157,21 @@ enum Scalar<'a> {
 pub(super) struct Rows(pub Vec<Vec<Value>>);
 
 impl Outcome<'_> {
-    /// The rows of each statement, and how many rows the server read for them. A step that its condition
+    /// What came of each statement, and how many rows the server read for them. A step that its condition
     /// kept from running is an error: the transaction is no longer open.
-    pub fn take(self, read: &mut u64) -> Result<Vec<Rows>> {
+    pub fn take(self, read: &mut u64) -> Result<Vec<Result<Rows>>> {
         if let Some(e) = self.error {
             return Err(e.into_error());
         }
         let Some(result) = self.response.and_then(|r| r.result) else { return Ok(Vec::new()) };
-        let Some(steps) = result.step_results else { return Ok(vec![result.rows(read)?]) };
-        if let Some(e) = result.step_errors.into_iter().flatten().flatten().next() {
-            return Err(e.into_error());
-        }
+        let Some(steps) = result.step_results else { return Ok(vec![result.rows(read)]) };
+        let mut errors = result.step_errors.into_iter().flatten();
         let cut = || Error::new(Kind::Unavailable, "the server has ended the transaction");
-        steps.into_iter().map(|s| s.ok_or_else(cut)?.rows(read)).collect()
+        let step = |step: Option<Answered<'_>>| match errors.next().flatten() {
+            Some(e) => Err(e.into_error()),
+            None => step.ok_or_else(cut)?.rows(read),
+        };
+        Ok(steps.into_iter().map(step).collect())
     }
 }
 

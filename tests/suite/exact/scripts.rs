@@ -3,6 +3,7 @@
 use super::case::Stage;
 use super::script::read;
 use crate::support::oracle::Oracle;
+use crate::support::server::Server;
 
 /// What the random scripts found, at its shortest; each was wrong once.
 #[rustfmt::skip]
@@ -285,8 +286,9 @@ const DIRECTED: &[(&str, &[&str])] = &[
 
 /// Times that a table is reconciled while its rows are replaced.
 const ADDS: usize = 8;
-/// Times that capture is dropped under a replicator that runs.
+/// Times that capture is dropped under a replicator that runs; and at a server, which takes its time.
 const DROPS: usize = 60;
+const DROPS_ON_SERVER: usize = 6;
 /// Updates that nothing captures, each time.
 const UNSEEN: usize = 12;
 
@@ -301,20 +303,43 @@ fn directed_scripts_hold() {
 }
 
 #[test]
+fn what_random_scripts_found_stays_mended_at_a_server() {
+    play_on_server("what_random_scripts_found_stays_mended_at_a_server", FOUND);
+}
+
+#[test]
+fn directed_scripts_hold_at_a_server() {
+    play_on_server("directed_scripts_hold_at_a_server", DIRECTED);
+}
+
+#[test]
 fn capture_dropped_beside_a_running_replicator_loses_nothing() {
     let test = "capture_dropped_beside_a_running_replicator_loses_nothing";
+    play(test, &[("capture dropped and rows changed, over and over", &capture_dropped(DROPS))]);
+}
+
+#[test]
+fn capture_dropped_at_a_server_loses_nothing() {
+    let test = "capture_dropped_at_a_server_loses_nothing";
+    play_on_server(
+        test,
+        &[("capture dropped and rows changed, over and over", &capture_dropped(DROPS_ON_SERVER))],
+    );
+}
+
+fn capture_dropped(times: usize) -> Vec<&'static str> {
     let mut script = vec![
         "-- follow",
         "CREATE TABLE t(k INTEGER PRIMARY KEY, v)",
         "INSERT INTO t VALUES (1, 0), (2, 0)",
         "-- sync",
     ];
-    for _ in 0..DROPS {
+    for _ in 0..times {
         script.push("-- capture dropped: ALL of t");
         script.extend(["UPDATE t SET v = v + 1"; UNSEEN]);
         script.push("-- sync");
     }
-    play(test, &[("capture dropped and rows changed, over and over", &script)]);
+    script
 }
 
 #[test]
@@ -362,7 +387,17 @@ fn bookkeeping_dropped_beside_a_running_replicator_is_made_again() {
 /// Plays scripts; fails with the ones that do not hold.
 fn play(test: &str, scripts: &[(&str, &[&str])]) {
     let Some(oracle) = Oracle::start(test) else { return };
-    let mut stage = Stage::new(oracle, test);
+    play_at(Stage::new(oracle, test), scripts);
+}
+
+/// The same at a server. What it refuses of a script is left out, as the transcript would say.
+fn play_on_server(test: &str, scripts: &[(&str, &[&str])]) {
+    let Some(oracle) = Oracle::start(test) else { return };
+    let Some(server) = Server::start(test) else { return };
+    play_at(Stage::new(oracle, test).on(server), scripts);
+}
+
+fn play_at(mut stage: Stage, scripts: &[(&str, &[&str])]) {
     let mut failed = Vec::new();
     for (name, steps) in scripts {
         if let Err(failure) = stage.play(&read(steps)) {

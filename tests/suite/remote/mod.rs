@@ -1,9 +1,11 @@
 //! A source that is a real server (sqld), by the same judge: the application is another client of it, and
 //! what the server holds is read from its file by Python's sqlite3.
 
+mod circumstances;
 mod faults;
 mod follow;
 mod limits;
+mod tls;
 mod token;
 mod urls;
 mod values;

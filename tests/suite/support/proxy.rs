@@ -43,8 +43,13 @@ struct Shared {
     requests: AtomicU64,
     /// How many bytes the last whole answer had.
     last: AtomicU64,
+    /// Answers version 2 of the protocol alone.
+    second_only: AtomicBool,
     ended: AtomicBool,
 }
+
+/// What a server says of a path that it does not know.
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 impl Proxy {
     pub(crate) fn before(server: u16) -> Self {
@@ -56,6 +61,7 @@ impl Proxy {
             always: Mutex::new(Fault::None),
             requests: AtomicU64::new(0),
             last: AtomicU64::new(0),
+            second_only: AtomicBool::new(false),
             ended: AtomicBool::new(false),
         });
         let its = Arc::clone(&shared);
@@ -85,6 +91,11 @@ impl Proxy {
         *self.shared.always.lock().unwrap() = fault;
     }
 
+    /// From here on the server is an older one, which has only version 2 of the protocol.
+    pub(crate) fn second_only(&self) {
+        self.shared.second_only.store(true, Ordering::SeqCst);
+    }
+
     /// How many of the faults given by [`Proxy::next`] have not happened yet.
     pub(crate) fn left(&self) -> usize {
         self.shared.next.lock().unwrap().len()
@@ -112,8 +123,10 @@ impl Shared {
         let (head, body) = request(&mut client)?;
         if head.starts_with("GET ") {
             // No events: then every look is a pipeline.
-            return client
-                .write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            return client.write_all(NOT_FOUND);
+        }
+        if self.second_only.load(Ordering::SeqCst) && !head.starts_with("POST /v2/") {
+            return client.write_all(NOT_FOUND);
         }
         self.requests.fetch_add(1, Ordering::SeqCst);
         let fault = self.next.lock().unwrap().pop_front();

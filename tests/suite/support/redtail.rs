@@ -218,10 +218,15 @@ impl Run {
         self.child.wait().unwrap();
     }
 
-    /// Sends a signal by name (`TERM`, `INT`) and waits for the end.
-    pub(crate) fn signal(mut self, name: &str) -> ExitStatus {
+    /// Sends a signal by name.
+    pub(crate) fn send(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status();
         assert!(sent.expect("kill runs").success(), "kill -{name}");
+    }
+
+    /// Sends a signal by name (`TERM`, `INT`) and waits for the end.
+    pub(crate) fn signal(mut self, name: &str) -> ExitStatus {
+        self.send(name);
         poll(|| self.child.try_wait().unwrap()).expect("run ends after a signal")
     }
 
@@ -292,7 +297,8 @@ pub(crate) fn finish(child: Child, what: &str) -> Output {
     }
 }
 
-fn is_caught_up(status: &Value) -> bool {
+/// Whether a status says that the replica equals the source.
+pub(crate) fn is_caught_up(status: &Value) -> bool {
     let reconciling = status["reconciling"].as_array().expect("reconciling is a list");
     status["consistent"] == true && status["lag_entries"] == 0 && reconciling.is_empty()
 }
