@@ -44,7 +44,9 @@ fn json(bytes: &[u8], encoding: Encoding) {
     for outcome in answer.results {
         match outcome.take(&mut read) {
             Ok(steps) => {
-                steps.into_iter().for_each(|step| step.map_or_else(told, |rows| packed(rows, encoding)));
+                for step in steps {
+                    step.map_or_else(told, |rows| packed(rows, encoding));
+                }
             }
             Err(e) => told(e),
         }
