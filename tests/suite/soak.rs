@@ -60,8 +60,10 @@ fn a_soak_with_schema_changes_and_kills_ends_equal_and_nothing_creeps() {
     let seconds = std::env::var("REDTAIL_SOAK_SECONDS").map_or(10, |n| n.parse().expect("a number"));
     let last = Duration::from_secs(seconds);
     let folder = TempDir::new().unwrap();
-    // A short memory of the past, so that pruning shows.
+    // A short memory of the past, so that pruning shows; and little of redb's cache, which keeps the whole file in
+    // memory up to 64 MiB: what grows besides it is redtail's.
     let redtail = Redtail::new(folder.path())
+        .with_env("REDTAIL_CACHE_BYTES", "1048576")
         .with_env("REDTAIL_CHANGELOG_RETAIN_MIN", "5s")
         .with_env("REDTAIL_ACK_INTERVAL", "1s");
     let source = redtail.path("source.db");
