@@ -188,6 +188,30 @@ fn as_somebody(test: &str, redtail: &Redtail) -> Option<Redtail> {
 }
 
 #[test]
+fn what_it_makes_is_for_its_owner_alone_whatever_the_umask_says() {
+    let (folder, redtail) = prepared();
+    let redtail = redtail.with_env("REDTAIL_LISTEN", "./listen.sock");
+    let mut run = redtail.spawn_run_after("umask 000", "source.db", REPLICA);
+    run.caught_up();
+    redtail.ok(&["compact", "-r", REPLICA]);
+    run.caught_up();
+    let mode = |name: &str| fs::metadata(redtail.path(name)).unwrap().permissions().mode() & 0o777;
+    for name in [REPLICA, "replica.redb.sock", "listen.sock"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    run.kill9();
+    // A damaged one is moved aside as it was.
+    fs::OpenOptions::new().write(true).open(redtail.path(REPLICA)).unwrap().set_len(5_000).unwrap();
+    let mut run = redtail.spawn_run_after("umask 000", "source.db", REPLICA);
+    run.caught_up();
+    run.stop();
+    let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let ours: Vec<String> =
+        names.filter_map(|name| name.into_string().ok()).filter(|n| n.starts_with(REPLICA)).collect();
+    assert!(ours.len() == 2 && ours.iter().all(|name| mode(name) == 0o600), "{ours:?}");
+}
+
+#[test]
 fn permissions_of_the_replica_taken_away_while_it_runs_do_not_stop_it() {
     let test = "permissions_of_the_replica_taken_away_while_it_runs_do_not_stop_it";
     let Some(mut oracle) = Oracle::start(test) else { return };

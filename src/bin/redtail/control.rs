@@ -226,7 +226,7 @@ pub fn serve(replicator: &Arc<Replicator>) -> Result<Served> {
     let wrong = |e: io::Error| failure(&io::Error::other(format!("control socket {}: {e}", path.display())));
     // The replica's lock is ours: a socket that is still there belongs to a process that was killed.
     let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).map_err(wrong)?;
+    let listener = privately(|| UnixListener::bind(&path)).map_err(wrong)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
     let (replicator, runtime) = (Arc::downgrade(replicator), tokio::runtime::Handle::current());
     let accept = move || {
@@ -238,6 +238,14 @@ pub fn serve(replicator: &Arc<Replicator>) -> Result<Served> {
     };
     std::thread::Builder::new().name("redtail-control".into()).spawn(accept).map_err(wrong)?;
     Ok(Served(path))
+}
+
+/// Makes a socket that nobody else may connect to from its first moment on, whatever the umask says.
+pub fn privately<T>(bind: impl FnOnce() -> T) -> T {
+    let before = rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
+    let bound = bind();
+    rustix::process::umask(before);
+    bound
 }
 
 fn handle(stream: &UnixStream, replicator: Arc<Replicator>) -> io::Result<()> {

@@ -141,8 +141,13 @@ impl Redtail {
 
     /// Starts `run` as a process that gets an error, and not a signal, when a file may not grow any more.
     pub(crate) fn spawn_run_without_room(&self, source: &str, replica: &str) -> Run {
+        self.spawn_run_after("trap '' XFSZ", source, replica)
+    }
+
+    /// Starts `run` in a shell that has done something first.
+    pub(crate) fn spawn_run_after(&self, first: &str, source: &str, replica: &str) -> Run {
         let mut command = self.command(Path::new("sh"));
-        command.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(&self.program);
+        command.args(["-c", &format!("{first}; exec \"$0\" \"$@\"")]).arg(&self.program);
         self.spawned(command, source, replica)
     }
 

@@ -19,6 +19,7 @@ mod stall;
 pub use address::Address;
 pub use options::Options;
 
+use crate::control::privately;
 use crate::messages;
 use crate::settings::reason;
 use history::History;
@@ -144,7 +145,7 @@ fn bind_unix(path: &Path, listen: &str, wrong: &dyn Fn(io::Error) -> Error) -> R
         // Left by a process that was killed.
         std::fs::remove_file(path).map_err(wrong)?;
     }
-    let listener = UnixListener::bind(path).map_err(wrong)?;
+    let listener = privately(|| UnixListener::bind(path)).map_err(wrong)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(wrong)?;
     Ok(listener)
 }
