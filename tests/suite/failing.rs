@@ -190,8 +190,8 @@ fn as_somebody(test: &str, redtail: &Redtail) -> Option<Redtail> {
 #[test]
 fn what_it_makes_is_for_its_owner_alone_whatever_the_umask_says() {
     let (folder, redtail) = prepared();
-    let redtail = redtail.with_env("REDTAIL_LISTEN", "./listen.sock");
-    let mut run = redtail.spawn_run_after("umask 000", "source.db", REPLICA);
+    let listening = redtail.with_env("REDTAIL_LISTEN", "./listen.sock");
+    let mut run = listening.spawn_run_after("umask 000", "source.db", REPLICA);
     run.caught_up();
     redtail.ok(&["compact", "-r", REPLICA]);
     run.caught_up();
