@@ -33,12 +33,19 @@ pub struct Load {
 pub async fn lag(load: Load, curves: bool) -> redtail::Result<Json> {
     let Load { rate, time, runs } = load;
     let (mut durable, mut visible, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    let mut timelines = Json::Null;
     for run in 1..=runs {
-        bare.extend(one(rate, time, Subject::Floor).await?);
-        durable.extend(one(rate, time, Subject::Redtail(Durability::EveryWindow)).await?);
-        visible.extend(
-            one(rate, time, Subject::Redtail(Durability::Interval(Duration::from_millis(50)))).await?,
-        );
+        let floor = one(rate, time, Subject::Floor).await?;
+        let synced = one(rate, time, Subject::Redtail(Durability::EveryWindow)).await?;
+        let shown =
+            one(rate, time, Subject::Redtail(Durability::Interval(Duration::from_millis(50)))).await?;
+        if run == runs && curves {
+            let line = |samples: &[Duration]| percentiles::timeline(samples, rate);
+            timelines = json!({ "durable": line(&synced), "visible": line(&shown), "floor": line(&floor) });
+        }
+        bare.extend(floor);
+        durable.extend(synced);
+        visible.extend(shown);
         let _ = writeln!(io::stderr(), "bench lag: run {run} of {runs}");
     }
     let curve = |samples: &[Duration]| if curves { percentiles::curve(samples) } else { Json::Null };
@@ -51,6 +58,7 @@ pub async fn lag(load: Load, curves: bool) -> redtail::Result<Json> {
     });
     if let (true, Some(said)) = (curves, said.as_object_mut()) {
         said.insert("curves".to_owned(), plotted);
+        said.insert("timelines".to_owned(), timelines);
     }
     Ok(said)
 }

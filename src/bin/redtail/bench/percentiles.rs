@@ -59,6 +59,18 @@ pub fn curve(samples: &[Duration]) -> Json {
     SHARES.iter().filter_map(|share| at(*share).map(|d| json!([share, d.as_secs_f64() * 1e3]))).collect()
 }
 
+/// Moments into which a run is divided for a plot over time.
+const MOMENTS: usize = 160;
+
+/// The longest of each moment of a run, as points `[seconds, milliseconds]`; samples come at this rate a second.
+#[allow(clippy::cast_precision_loss)]
+pub fn timeline(samples: &[Duration], rate: u32) -> Json {
+    let width = samples.len().div_ceil(MOMENTS).max(1);
+    let moments = samples.chunks(width).enumerate();
+    let longest = |chunk: &[Duration]| chunk.iter().max().map_or(0.0, |d| d.as_secs_f64() * 1e3);
+    moments.map(|(n, chunk)| json!([(n * width) as f64 / f64::from(rate), longest(chunk)])).collect()
+}
+
 impl fmt::Display for Percentiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -78,5 +90,14 @@ mod tests {
         let p = Percentiles::of((1..=200).map(Duration::from_millis).collect());
         assert_eq!(p.json(), json!({ "p50": 100.0, "p90": 180.0, "p99": 198.0, "max": 200.0, "count": 200 }));
         assert_eq!(Percentiles::of(Vec::new()).count, 0);
+    }
+
+    #[test]
+    fn a_timeline_has_the_longest_of_each_moment() {
+        let samples: Vec<Duration> = (0..320).map(|n| Duration::from_millis(n % 100)).collect();
+        let line = timeline(&samples, 100);
+        assert_eq!(line.as_array().map(Vec::len), Some(160));
+        assert_eq!((line.get(0), line.get(159)), (Some(&json!([0.0, 1.0])), Some(&json!([3.18, 19.0]))));
+        assert_eq!(timeline(&[], 100), json!([]));
     }
 }

@@ -95,6 +95,7 @@ fn throughput(part: &Json, out: &mut String) {
         ("redtail", number(part, "/seconds"), true),
         ("reading alone", number(part, "/reading_alone_seconds"), false),
         ("writing alone", number(part, "/writing_alone_seconds"), false),
+        ("both at once", number(part, "/both_at_once_seconds"), false),
     ];
     bars(title, &under, &rows, "s", out);
 }
@@ -144,6 +145,25 @@ fn lag(part: &Json, out: &mut String) {
         number(part, "/durable_ms/p50"),
         number(part, "/durable_to_floor")
     );
+    let ticks = [(0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")];
+    let ticks: Vec<(f64, String)> = ticks.iter().map(|(p, label)| (x_of(*p), format!("{label} %"))).collect();
+    plot(part, "curves", &ticks, x_of, out);
+    let seconds = number(part, "/seconds").max(1.0);
+    let _ = write!(
+        out,
+        "<h2>Lag over time</h2><p>The last of {} runs, {seconds:.0} s: the longest lag of each moment.</p><p>",
+        number(part, "/runs")
+    );
+    let over_time = |at: f64| at / seconds * WIDTH;
+    let ticks: Vec<(f64, String)> = [0.0, 0.25, 0.5, 0.75, 1.0]
+        .iter()
+        .map(|share| (share * WIDTH, format!("{:.1} s", share * seconds)))
+        .collect();
+    plot(part, "timelines", &ticks, over_time, out);
+}
+
+/// Lines of milliseconds, on a logarithmic scale, over whatever `x` makes of their first coordinates.
+fn plot(part: &Json, of: &str, ticks: &[(f64, String)], x: impl Fn(f64) -> f64, out: &mut String) {
     let lines = [("durable", "a"), ("visible", "b"), ("floor", "c")];
     for (name, colour) in lines {
         let _ = write!(out, "<span class=\"key\"><i style=\"background:var(--{colour})\"></i>{name}</span>");
@@ -160,23 +180,20 @@ fn lag(part: &Json, out: &mut String) {
             y + 4.0
         );
     }
-    for (share, label) in
-        [(0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99")]
-    {
-        let x = x_of(share);
+    for (x, label) in ticks {
         let _ = write!(
             out,
             "<line x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"0\" y2=\"{HEIGHT}\" stroke=\"var(--line)\"/>\
-             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label} %</text>",
+             <text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
             HEIGHT + 18.0
         );
     }
     for (name, colour) in lines {
         let points =
-            part.pointer(&format!("/curves/{name}")).and_then(Json::as_array).cloned().unwrap_or_default();
+            part.pointer(&format!("/{of}/{name}")).and_then(Json::as_array).cloned().unwrap_or_default();
         let points: Vec<String> = points
             .iter()
-            .map(|p| format!("{:.1},{:.1}", x_of(number(p, "/0")), y_of(number(p, "/1"))))
+            .map(|p| format!("{:.1},{:.1}", x(number(p, "/0")), y_of(number(p, "/1"))))
             .collect();
         let _ = write!(
             out,
@@ -205,11 +222,14 @@ mod tests {
     fn a_page_holds_every_part_and_asks_for_nothing_else() {
         let point = json!([[0.5, 0.2], [0.99, 1.0]]);
         let lag = json!({ "what": "lag", "rate": 1000, "durable_ms": { "p50": 0.5 }, "durable_to_floor": 1.4,
-            "curves": { "durable": point, "visible": point, "floor": point } });
+            "seconds": 2, "runs": 1, "curves": { "durable": point, "visible": point, "floor": point },
+            "timelines": { "durable": [[0.5, 1.0], [1.0, 10.0]] } });
         let drain = json!({ "what": "drain", "items": 10, "seconds": 2.0, "reading_alone_seconds": 1.0,
             "writing_alone_seconds": 4.0, "row": "narrow" });
         let page = page(&[lag, drain, json!({ "what": "read", "replica_ns": 500.0, "libsql_ns": 5000.0 })]);
-        assert_eq!(page.matches("<polyline").count(), 3, "{page}");
+        assert_eq!(page.matches("<polyline").count(), 6, "{page}");
+        // Half of two seconds in the middle, one decade above 1 ms.
+        assert!(page.contains("points=\"200.0,160.0 400.0,80.0\""), "{page}");
         assert!(
             page.contains("width:50.0%") && page.contains("4.000 s") && page.contains("5000 ns"),
             "{page}"
