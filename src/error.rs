@@ -20,6 +20,8 @@ pub struct Error {
     kind: Kind,
     message: String,
     not_before: Option<Duration>,
+    /// The source's file is no whole database.
+    unreadable: bool,
 }
 
 /// The classes of failure that callers tell apart.
@@ -84,7 +86,7 @@ impl Error {
     /// An error of this kind, with one line that says what failed, where, and what to do.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), not_before: None }
+        Self { kind, message: message.into(), not_before: None, unreadable: false }
     }
 
     /// Wrong input.
@@ -114,6 +116,18 @@ impl Error {
     pub(crate) fn not_before(mut self, wait: Duration) -> Self {
         self.not_before = Some(wait);
         self
+    }
+
+    /// Says that the source's file is no database, or not a whole one.
+    #[must_use]
+    pub(crate) fn unreadable(mut self) -> Self {
+        self.unreadable = true;
+        self
+    }
+
+    /// Whether it says so: of a source that was read before, that may pass.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        self.unreadable
     }
 
     /// How long to wait before the same is tried again, at least.

@@ -408,10 +408,10 @@ impl Replicator {
         }
     }
 
-    /// A file that was followed and is gone, or may not be read, may come back: somebody puts a backup in its place,
-    /// or its disk is away.
+    /// A file that was followed and is gone, may not be read or is no whole database may come back: somebody copies a
+    /// backup to its place, or its disk is away.
     fn unless_away(&self, error: Error) -> Error {
-        let gone = self.source.is_away();
+        let gone = error.is_unreadable() || self.source.is_away();
         let was_there = self.progress.borrow().since_look().is_some();
         if gone && was_there { error.with_kind(Kind::Unavailable) } else { error }
     }

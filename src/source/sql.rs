@@ -39,7 +39,7 @@ impl Sql {
         let mut sql = Self { end, encoding: Encoding::Utf8 };
         // The first read of the file: says whether it is a database at all.
         sql.integer("PRAGMA schema_version", &[]).map_err(|e| match e.kind() {
-            Kind::Damaged => Error::usage(format!("source {shown}: not a database")),
+            Kind::Damaged => Error::usage(format!("source {shown}: not a database")).unreadable(),
             _ => e.during(format!("source {shown}")),
         })?;
         sql.run("PRAGMA foreign_keys = OFF")?;

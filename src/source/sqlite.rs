@@ -154,7 +154,7 @@ fn classify(e: &libsql::Error) -> Error {
         5 | 6 | 9 | 15 | 17 => Kind::Unavailable,
         8 => return Error::usage("read only; its capture must be installed by someone who may write it"),
         14 | 23 => Kind::Usage,
-        11 | 26 => Kind::Damaged,
+        11 | 26 => return Error::new(Kind::Damaged, message.clone()).unreadable(),
         10 | 13 => Kind::Io,
         _ => Kind::Source,
     };
