@@ -19,6 +19,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// A server that is followed, shared by all that speaks to it.
 pub(crate) struct Server {
     url: String,
+    insecure: bool,
     agent: ureq::Agent,
     tokens: Tokens,
     encoding: OnceLock<Encoding>,
@@ -67,6 +68,7 @@ impl Server {
         }
         Ok(Arc::new(Self {
             url,
+            insecure: config.insecure,
             agent: agent.build().into(),
             tokens: Tokens::new(config.token.clone(), config.token_file.clone())?,
             encoding: OnceLock::new(),
@@ -107,10 +109,12 @@ impl Server {
 
     /// Sends a pipeline to `base` (the server's own address unless it named another).
     pub(super) fn pipeline(&self, base: Option<&str>, body: &[u8]) -> Result<Vec<u8>> {
+        let base = base.map(|named| url::elsewhere(&self.url, named, self.insecure)).transpose();
+        let base = base.map_err(|e| self.named(e))?;
         loop {
             let version = if self.is_v2() { "v2" } else { "v3" };
             let (status, answer) =
-                self.post(&format!("{}/{version}/pipeline", base.unwrap_or(&self.url)), body)?;
+                self.post(&format!("{}/{version}/pipeline", base.as_deref().unwrap_or(&self.url)), body)?;
             match status {
                 200 => return Ok(answer),
                 404 if !self.is_v2() && base.is_none() => {

@@ -1,6 +1,6 @@
 //! Where a server is: the forms of its URL that are taken, and what is wrong with the others.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// Where requests go, without a slash at the end.
 pub(super) fn parse(source: &str, insecure: bool) -> Result<String> {
@@ -39,6 +39,20 @@ pub(super) fn parse(source: &str, insecure: bool) -> Result<String> {
     }
 }
 
+/// Where a server that was reached at `of` wants a stream to go on. Its word must not send the token where the user's
+/// would not.
+pub(super) fn elsewhere(of: &str, named: &str, insecure: bool) -> Result<String> {
+    parse(named, insecure)
+        .ok()
+        .filter(|url| url.starts_with("https://") || !of.starts_with("https://"))
+        .ok_or_else(|| {
+            Error::new(
+                Kind::Source,
+                "the server names an address for its stream that is not taken: https is wanted",
+            )
+        })
+}
+
 fn host_of(authority: &str) -> &str {
     match authority.strip_prefix('[').and_then(|a| a.split_once(']')) {
         Some((v6, _)) => v6,
@@ -59,6 +73,20 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_may_not_send_the_token_over_http() {
+        assert_eq!(elsewhere("https://a", "https://b.a/", false).unwrap(), "https://b.a");
+        assert_eq!(
+            elsewhere("http://127.0.0.1:1", "http://127.0.0.1:2", false).unwrap(),
+            "http://127.0.0.1:2"
+        );
+        for named in ["http://b.a", "http://127.0.0.1:1", "https://u:CANARY@b", "b.a", ""] {
+            let e = elsewhere("https://a", named, true).unwrap_err().to_string();
+            assert!(e.contains("https is wanted") && !e.contains("CANARY"), "{e}");
+        }
+        assert!(elsewhere("http://127.0.0.1:1", "http://b.a", false).is_err());
+    }
 
     #[test]
     fn urls_are_taken_or_refused_with_the_right_form() {
