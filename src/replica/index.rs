@@ -17,7 +17,7 @@ use crate::record::{self, Archived, Delta, Deltas, Place, has_long};
 use crate::schema::Table;
 use crate::value::ValueRef;
 use crate::window::TableNo;
-use redb::{ReadableTable, TableDefinition};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 use std::collections::HashMap;
 use std::ops::Bound;
 
@@ -159,11 +159,7 @@ impl Writer {
                 if done {
                     self.indexes.states.retain(|s| s.number != number);
                 }
-                txn.open_table(META)
-                    .map_err(failed)?
-                    .insert(INDEXES, encode_indexes(&self.indexes.states)?.as_slice())
-                    .map_err(failed)?;
-                txn.commit().map_err(failed)?;
+                self.save_indexes(txn)?;
                 if done {
                     break;
                 }
@@ -199,14 +195,20 @@ impl Writer {
                 }
                 index.through = last.filter(|_| count == STEP);
             }
-            txn.open_table(META)
-                .map_err(failed)?
-                .insert(INDEXES, encode_indexes(&self.indexes.states)?.as_slice())
-                .map_err(failed)?;
-            txn.commit().map_err(failed)?;
+            self.save_indexes(txn)?;
         }
+        // Of tables without a row nothing had to be built.
+        if self.indexes.touched { self.save_indexes(self.replica.db.begin_write()?) } else { Ok(()) }
+    }
+
+    /// Writes down which indexes there are, and commits.
+    fn save_indexes(&mut self, txn: WriteTransaction) -> Result<()> {
+        txn.open_table(META)
+            .map_err(failed)?
+            .insert(INDEXES, encode_indexes(&self.indexes.states)?.as_slice())
+            .map_err(failed)?;
         self.indexes.touched = false;
-        Ok(())
+        txn.commit().map_err(failed)
     }
 
     /// Moves a row to where it stands in its table's indexes after this delta.

@@ -175,8 +175,14 @@ impl Writer {
             }
             save(&txn, &self.projecting.states())?;
             txn.commit().map_err(failed)?;
+            self.projecting.touched = false;
         }
-        self.projecting.touched = false;
+        // Of tables without a row nothing had to be made.
+        if std::mem::take(&mut self.projecting.touched) {
+            let txn = self.replica.db.begin_write()?;
+            save(&txn, &self.projecting.states())?;
+            txn.commit().map_err(failed)?;
+        }
         Ok(())
     }
 

@@ -125,6 +125,29 @@ fn configurations() -> Vec<(Config, &'static str)> {
 const TABLE: [&str; 2] =
     ["CREATE TABLE t(id INTEGER PRIMARY KEY, a, b TEXT, n INTEGER NOT NULL)", "CREATE INDEX t_n ON t(n)"];
 
+// Attacks: of a table without a row there is nothing to make, and yet it must be known that the projection is there.
+#[test]
+fn a_projection_of_an_empty_table_is_there_at_once_and_after_the_next_start() {
+    let test = "a_projection_of_an_empty_table_is_there_at_once_and_after_the_next_start";
+    let Some(mut oracle) = Oracle::start(test) else { return };
+    let folder = TempDir::new().unwrap();
+    let db = folder.path().join("source.db");
+    application(&db, &TABLE);
+    let (plain, replica) = replicator(folder.path(), &Config::default());
+    block_on(plain.sync_once()).unwrap();
+    drop((plain, replica));
+    for sql in [
+        &[][..],
+        &["INSERT INTO t(id, a, b, n) VALUES (1, 5, 'x', 1), (2, 6, 'bad', 1)"],
+        &["UPDATE t SET a = 7"],
+    ] {
+        application(&db, sql);
+        let replica = synced(folder.path(), &Config::default());
+        let found = found(&replica.snapshot().unwrap());
+        assert_eq!(found, wanted(&mut oracle, &db, "t"), "after {sql:?}");
+    }
+}
+
 fn statements(chance: &mut Chance) -> Vec<String> {
     let mut sql = Vec::new();
     for _ in 0..=chance.below(25) {

@@ -217,6 +217,28 @@ fn indexes_are_what_the_source_sorts_after_any_statement_and_follow_the_configur
     assert!(wrong.to_string().contains("tables.t.index") && wrong.to_string().contains("nosuch"), "{wrong}");
 }
 
+// Attacks: of a table without a row there is nothing to build, and yet it must be known that the index is there.
+#[test]
+fn an_index_of_an_empty_table_is_there_at_once_and_after_the_next_start() {
+    let test = "an_index_of_an_empty_table_is_there_at_once_and_after_the_next_start";
+    let Some(mut oracle) = Oracle::start(test) else { return };
+    let folder = TempDir::new().unwrap();
+    let db = folder.path().join("source.db");
+    application(&db, &["CREATE TABLE t(id INTEGER PRIMARY KEY, a, b COLLATE NOCASE)"]);
+    drop(synced(folder.path(), &Config::default()).unwrap());
+    let by_a = indexed(&[&["a"]]);
+    for sql in [
+        &[][..],
+        &["INSERT INTO t(id, a) VALUES (1, 'z'), (2, 'a'), (3, 'm')"],
+        &["UPDATE t SET a = 'b' WHERE id = 1"],
+    ] {
+        application(&db, sql);
+        let replica = synced(folder.path(), &by_a).unwrap();
+        let found = ids(replica.snapshot().unwrap().index("t", &["a"]).unwrap().scan().unwrap());
+        assert_eq!(found, selected(&mut oracle, &db, "FROM t ORDER BY a, id"), "after {sql:?}");
+    }
+}
+
 /// The negative control, and what a damaged index comes to: an error, never wrong rows.
 #[test]
 fn an_index_that_does_not_fit_its_rows_is_an_error() {
