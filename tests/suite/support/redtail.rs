@@ -1,7 +1,6 @@
 //! The real binary: one command at a time, or a `run` that is followed, signalled and killed.
 
 use std::fs::File;
-use std::os::unix::fs::FileTypeExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -183,16 +182,14 @@ impl Run {
 
     /// Waits until the process answers on its control socket.
     ///
-    /// Found by connecting to the sockets beside the replica: asking through the binary before then would
+    /// Found by connecting to the socket beside the replica: asking through the binary before then would
     /// open the replica file itself, and could lock this process out of it. A socket left by a killed
     /// process refuses the connection.
     pub(crate) fn live(&mut self) {
-        let folder = self.redtail.path(&self.replica).parent().unwrap().to_owned();
+        let socket = self.redtail.path(&format!("{}.sock", self.replica));
         let answered = poll(|| {
             self.assert_running();
-            let entries = std::fs::read_dir(&folder).unwrap().filter_map(Result::ok);
-            let mut sockets = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_socket()));
-            sockets.any(|socket| UnixStream::connect(socket.path()).is_ok()).then_some(())
+            UnixStream::connect(&socket).is_ok().then_some(())
         });
         assert!(answered.is_some(), "no control socket of run; {}", self.said());
     }
