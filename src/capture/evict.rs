@@ -167,7 +167,7 @@ fn new_value_within(t: &SourceTable, name: &str, within: &mut Vec<String>) -> St
     let new = format!("NEW.{}", quote(name));
     let Some(column) = t.column(name) else { return new };
     if let Some(default) = replaced_by(column) {
-        return format!("coalesce({new},({default}))");
+        return format!("coalesce({new},{})", stored(&column.declared, default));
     }
     match t.generated.get(&column.name) {
         Some(expression)
@@ -179,6 +179,24 @@ fn new_value_within(t: &SourceTable, name: &str, within: &mut Vec<String>) -> St
             value
         }
         _ => new,
+    }
+}
+
+/// A default as it is stored: the column's affinity is applied to it (<https://sqlite.org/datatype3.html#type_affinity>),
+/// which an expression over it may see (`length(2)` is 1, `length(2.0)` is 3). What no conversion fits is kept as it is:
+/// that shows by a comparison with a CAST, which converts as the affinity does.
+fn stored(declared: &str, default: &str) -> String {
+    let d = format!("({default})");
+    match affinity(declared).map(|(to, _)| to) {
+        Some("TEXT") => {
+            format!("CASE WHEN typeof{d} IN ('integer','real') THEN CAST({d} AS TEXT) ELSE {d} END")
+        }
+        Some("REAL") => format!("CASE WHEN CAST({d} AS NUMERIC) = {d} THEN CAST({d} AS REAL) ELSE {d} END"),
+        Some(_) => format!(
+            "CASE WHEN CAST({d} AS INTEGER) = {d} THEN CAST({d} AS INTEGER) \
+             WHEN CAST({d} AS NUMERIC) = {d} THEN CAST({d} AS NUMERIC) ELSE {d} END"
+        ),
+        None => d,
     }
 }
 
