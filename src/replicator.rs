@@ -416,6 +416,15 @@ impl Replicator {
         if gone && was_there { error.with_kind(Kind::Unavailable) } else { error }
     }
 
+    /// A file that was followed and has no length is about to be written by somebody: to SQLite it is a new database,
+    /// in which capture must not be installed.
+    fn emptied(&self) -> Option<Error> {
+        let was_there = self.progress.borrow().since_look().is_some();
+        let path =
+            self.source.path().filter(|path| was_there && path.metadata().is_ok_and(|m| m.len() == 0))?;
+        Some(Error::new(Kind::Unavailable, format!("source {}: its file is empty", path.display())))
+    }
+
     /// How long to rest after an error that may pass; says so.
     fn pause(&self, error: &Error, retry: &mut Retry) -> Duration {
         let refused = error.kind() == Kind::Refused;
@@ -433,6 +442,7 @@ impl Replicator {
 
     /// Sees to it that the replica is of use and follows this source, and starts a session.
     async fn prepare(&self, recognised: &mut bool, goal: &Goal, apart: bool) -> Result<(Session, Enrolled)> {
+        self.emptied().map_or(Ok(()), Err)?;
         self.replica.ready()?;
         if !*recognised {
             self.recognise().await?;
