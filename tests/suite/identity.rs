@@ -154,6 +154,40 @@ fn a_copy_put_back_beside_a_run_is_found_without_a_restart() {
     }
 }
 
+// Attacks: a file that is being copied to the source's place is no database at first, and then half of one.
+#[test]
+fn a_copy_that_is_put_back_slowly_beside_a_run_is_waited_for() {
+    let test = "a_copy_that_is_put_back_slowly_beside_a_run_is_waited_for";
+    let Some(mut trial) = begin(test, true) else { return };
+    trial.application(&[
+        "CREATE TABLE many(k INTEGER PRIMARY KEY, v)",
+        "INSERT INTO many WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) SELECT i, randomblob(100) FROM n",
+    ]);
+    trial.assert_equal("common");
+    trial.back_up("copy.db");
+    trial.application(LOST);
+    trial.assert_equal("the history that is lost");
+    let source = trial.source();
+    let whole = std::fs::read(source.with_file_name("copy.db")).unwrap();
+    let retries = |status: &serde_json::Value| status["work"]["retries"]["unavailable"].as_u64().unwrap();
+    for end in ["", "-wal", "-shm"] {
+        let mut file = source.clone().into_os_string();
+        file.push(end);
+        std::fs::remove_file(file).unwrap();
+    }
+    // Every length that a copy passes through: nothing, a part of the header, a few pages, half of all pages.
+    for length in [0, 50, 4096, 3 * 4096 + 100, whole.len() / 2] {
+        let before = retries(&trial.run().status());
+        std::fs::write(&source, &whole[..length]).unwrap();
+        trial.run().until("it has looked again", |status| retries(status) > before);
+    }
+    std::fs::write(&source, &whole).unwrap();
+    trial.application(NEW);
+    trial.becomes_equal("whole again");
+    trial.application(&["UPDATE many SET v = k WHERE k > 2990", "DELETE FROM many WHERE k < 10"]);
+    trial.becomes_equal("written on");
+}
+
 // Attacks: what lies further back than the replica remembers is reconciled.
 #[test]
 fn a_copy_older_than_what_is_remembered_is_reconciled() {
