@@ -174,7 +174,7 @@ fn new_value_within(t: &SourceTable, name: &str, within: &mut Vec<String>) -> St
             if !within.contains(&column.name) && made_of_defaults(t, expression, &mut Vec::new()) =>
         {
             within.push(column.name.clone());
-            let value = subquery(t, expression, within, |value, _| value);
+            let value = subquery(t, expression, within);
             within.pop();
             value
         }
@@ -218,18 +218,14 @@ fn made_of_defaults(t: &SourceTable, expression: &str, seen: &mut Vec<String>) -
     })
 }
 
-/// An expression over NEW's values under the columns' names, each as `form` makes it of value and name.
-fn subquery(
-    t: &SourceTable,
-    expression: &str,
-    within: &mut Vec<String>,
-    form: impl Fn(String, &str) -> String,
-) -> String {
+/// An expression over NEW's values under the columns' names.
+fn subquery(t: &SourceTable, expression: &str, within: &mut Vec<String>) -> String {
     let columns = mentioned(t, expression);
+    let own = t.rowid.unwrap_or_default();
     let named: Vec<String> = columns
         .iter()
-        .map(|n| format!("{} AS {}", form(new_value_within(t, n, within), n), quote(n)))
-        .chain(rowids(t, expression))
+        .map(|n| format!("{} AS {}", new_value_within(t, n, within), quote(n)))
+        .chain(rowids(t, expression).iter().map(|name| format!("NEW.{own} AS {name}")))
         .collect();
     let list = if named.is_empty() { "1".to_owned() } else { named.join(",") };
     format!("(SELECT {expression} FROM (SELECT {list}) AS _n)")
@@ -237,44 +233,63 @@ fn subquery(
 
 /// The index's own expression over NEW: a subquery that has NEW's values under the columns' names.
 ///
-/// NEW's columns have values that their affinity was applied to, and no affinity of their own. Where the
-/// expression compares, a CAST gives it back to values that the CAST leaves as they are; for others (a blob in
-/// a TEXT column, text in a numeric one) `in_doubt` is taken, or the value that comes out without affinity.
+/// NEW's columns have values that their affinity was applied to, and no affinity of their own, which shows where
+/// the expression compares: there they are read as rows of the table itself ([`as_rows`]). Where a value has to be
+/// cast for that and the CAST would change it (a blob in a TEXT column), `in_doubt` is taken, or the value that
+/// comes out without the CAST.
 fn over_new(t: &SourceTable, expression: &str, event: Event, in_doubt: Option<&str>) -> Option<String> {
     let columns = mentioned(t, expression);
     let unknown = unknown_before_insert(t, columns.iter().map(String::as_str));
     if event == Event::Insert && (unknown || !rowids(t, expression).is_empty()) {
         return None;
     }
-    let plain = subquery(t, expression, &mut Vec::new(), |value, _| value);
+    if columns.is_empty() || !sqltext::compares(expression) {
+        return Some(subquery(t, expression, &mut Vec::new()));
+    }
     let fits: Vec<String> = columns
         .iter()
-        .filter_map(|n| {
-            let (_, classes) = affinity(&t.column(n)?.declared)?;
-            Some(format!("typeof({}) IN ({classes})", new_value(t, n)))
-        })
+        .filter_map(|n| cast(t, n).map(|(_, classes)| format!("typeof({}) IN ({classes})", new_value(t, n))))
         .collect();
-    if fits.is_empty() || !sqltext::compares(expression) {
-        return Some(plain);
+    let uncast = as_rows(t, expression, |n| new_value(t, n));
+    if fits.is_empty() {
+        return Some(uncast);
     }
-    let cast = |value: String, column: &str| match t.column(column).and_then(|c| affinity(&c.declared)) {
-        Some((to, _)) => format!("CAST({value} AS {to})"),
-        None => value,
-    };
-    let typed = subquery(t, expression, &mut Vec::new(), cast);
-    let otherwise = in_doubt.unwrap_or(&plain);
+    let typed = as_rows(t, expression, |n| match cast(t, n) {
+        Some((to, _)) => format!("CAST({} AS {to})", new_value(t, n)),
+        None => new_value(t, n),
+    });
+    let otherwise = in_doubt.unwrap_or(&uncast);
     Some(format!("CASE WHEN {} THEN {typed} ELSE {otherwise} END", fits.join(" AND ")))
 }
 
-/// NEW's rowid under each name by which an expression has it.
-fn rowids(t: &SourceTable, expression: &str) -> Vec<String> {
-    let Some(rowid) = t.rowid else { return Vec::new() };
-    let names: BTreeSet<String> = sqltext::names(expression)
-        .into_iter()
-        .filter(|w| is_rowid_name(t, w))
-        .map(|w| w.to_ascii_lowercase())
-        .collect();
-    names.into_iter().map(|name| format!("NEW.{rowid} AS {name}")).collect()
+/// An expression over these values in the place of columns, each with the affinity and the collation of its own.
+///
+/// The columns of a compound have what its first part's have. It has no rows here, and its second no table, so
+/// that no version flattens it. Later ones (3.41) make a BLOB column of a TEXT one beside a value that may be
+/// a number, and of a numeric one beside what may be text: see [`cast`].
+fn as_rows(t: &SourceTable, expression: &str, value: impl Fn(&str) -> String) -> String {
+    let columns = mentioned(t, expression);
+    let rowids = rowids(t, expression);
+    let (table, own) = (quote(&t.table.name), t.rowid.unwrap_or_default());
+    let heads = columns.iter().map(|n| quote(n)).chain(rowids.iter().map(|name| format!("{own} AS {name}")));
+    let heads = heads.collect::<Vec<_>>().join(",");
+    let values = columns.iter().map(|n| value(n)).chain(rowids.iter().map(|_| format!("NEW.{own}")));
+    let values = values.collect::<Vec<_>>().join(",");
+    format!("(SELECT {expression} FROM (SELECT {heads} FROM {table} WHERE 0 UNION ALL SELECT {values}) AS _n)")
+}
+
+/// What a column's new value has to be cast to, to keep the column's affinity, and the classes that the CAST
+/// leaves as they are.
+fn cast(t: &SourceTable, name: &str) -> Option<(&'static str, &'static str)> {
+    let computed = !new_value(t, name).starts_with("NEW.");
+    affinity(&t.column(name)?.declared).filter(|(to, _)| *to == "TEXT" || computed)
+}
+
+/// The names by which an expression has the rowid.
+fn rowids(t: &SourceTable, expression: &str) -> BTreeSet<String> {
+    let names = sqltext::names(expression);
+    let names = names.into_iter().filter(|w| t.rowid.is_some() && is_rowid_name(t, w));
+    names.map(|w| w.to_ascii_lowercase()).collect()
 }
 
 /// The ordinary columns of which the generated ones among these are made, directly or through others.

@@ -220,6 +220,20 @@ const FOUND: &[(&str, &[&str])] = &[
         "-- sync",
         "-- restore",
     ]),
+    ("a unique index that compares a column of any type with one of text", &[
+        "CREATE TABLE t(c TEXT, b ANY, d ANY, PRIMARY KEY(b, d)) STRICT",
+        "CREATE UNIQUE INDEX i ON t(CASE WHEN b > c THEN b ELSE 'z' END)",
+        "INSERT INTO t VALUES ('A', '1', x'')",
+        "-- sync",
+        "REPLACE INTO t VALUES ('', 9007199254740992.0, -1)",
+    ]),
+    ("a unique index that compares a numeric column, which has text", &[
+        "CREATE TABLE t(k PRIMARY KEY, n NUMERIC, m BLOB, c TEXT)",
+        "CREATE UNIQUE INDEX i ON t(n > '5', m < c)",
+        "INSERT INTO t VALUES (1, 7, 1, '0')",
+        "-- sync",
+        "REPLACE INTO t VALUES (2, '!x', 0, '!')",
+    ]),
 ];
 
 /// What only a directed script reaches for sure.
