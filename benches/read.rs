@@ -97,6 +97,27 @@ fn get(c: &mut Criterion, snapshot: &Snapshot, runtime: &Runtime, connection: &l
     group.finish();
 }
 
+/// Steps through what a statement finds.
+fn each(
+    runtime: &Runtime,
+    select: &libsql::Statement,
+    params: impl libsql::params::IntoParams,
+    look: impl Fn(&libsql::Row),
+) {
+    runtime.block_on(async {
+        let mut rows = select.query(params).await.unwrap();
+        while let Some(row) = rows.next().await.unwrap() {
+            look(&row);
+        }
+    });
+    select.reset();
+}
+
+/// The third value of a row, as the replica's side reads it.
+fn score(row: &libsql::Row) {
+    black_box(row.get_value(2).unwrap());
+}
+
 fn scan(c: &mut Criterion, snapshot: &Snapshot, runtime: &Runtime, connection: &libsql::Connection) {
     let mut group = c.benchmark_group("scan");
     group.throughput(Throughput::Elements(ROWS));
@@ -109,15 +130,7 @@ fn scan(c: &mut Criterion, snapshot: &Snapshot, runtime: &Runtime, connection: &
     });
     let select = runtime.block_on(connection.prepare("SELECT * FROM kv ORDER BY id")).unwrap();
     group.bench_function("libsql", |b| {
-        b.iter(|| {
-            runtime.block_on(async {
-                let mut rows = select.query(()).await.unwrap();
-                while let Some(row) = rows.next().await.unwrap() {
-                    black_box(row.get_value(2).unwrap());
-                }
-            });
-            select.reset();
-        });
+        b.iter(|| each(runtime, &select, (), score));
     });
     group.finish();
 }
@@ -141,13 +154,7 @@ fn index(c: &mut Criterion, snapshot: &Snapshot, runtime: &Runtime, connection: 
     group.bench_function("libsql", |b| {
         b.iter(|| {
             let from = from.next().unwrap();
-            runtime.block_on(async {
-                let mut rows = select.query([from, from + RANGE]).await.unwrap();
-                while let Some(row) = rows.next().await.unwrap() {
-                    black_box(row.get_value(2).unwrap());
-                }
-            });
-            select.reset();
+            each(runtime, &select, [from, from + RANGE], score);
         });
     });
     group.finish();
@@ -168,16 +175,12 @@ fn decode(c: &mut Criterion, snapshot: &Snapshot, runtime: &Runtime, connection:
     let select = runtime.block_on(connection.prepare("SELECT * FROM kv ORDER BY id")).unwrap();
     group.bench_function("libsql", |b| {
         b.iter(|| {
-            runtime.block_on(async {
-                let mut rows = select.query(()).await.unwrap();
-                while let Some(row) = rows.next().await.unwrap() {
-                    let [id, name, score, at] = [0, 1, 2, 3];
-                    let (id, name) = (row.get(id).unwrap(), row.get(name).unwrap());
-                    let owned = Owned { id, name, score: row.get(score).unwrap(), at: row.get(at).unwrap() };
-                    black_box((owned.id, owned.name, owned.score, owned.at));
-                }
+            each(runtime, &select, (), |row| {
+                let [id, name, score, at] = [0, 1, 2, 3];
+                let (id, name) = (row.get(id).unwrap(), row.get(name).unwrap());
+                let owned = Owned { id, name, score: row.get(score).unwrap(), at: row.get(at).unwrap() };
+                black_box((owned.id, owned.name, owned.score, owned.at));
             });
-            select.reset();
         });
     });
     group.finish();

@@ -115,6 +115,8 @@ pub struct Progress {
     pub wal: Option<bool>,
     /// Up to where the source was last told that everything is on disk, by this replicator.
     pub acknowledged: Option<u64>,
+    /// The version of the source's schema at which the last window was read.
+    schema_version: Option<i64>,
     read_at: Option<Instant>,
     looked_at: Option<Instant>,
     level_at: Option<Instant>,
@@ -171,6 +173,11 @@ impl Progress {
         self.read_at
     }
 
+    /// Whether what was applied last was read at this version of the schema, or later than at `since`.
+    pub(crate) fn knows_schema(&self, version: i64, since: Instant) -> bool {
+        self.schema_version == Some(version) || self.read_at.is_some_and(|at| at >= since)
+    }
+
     pub(crate) fn looked(&mut self, head: u64, at: Instant) {
         (self.head, self.looked_at) = (Some(head), Some(at));
         if self.position.is_some_and(|p| self.is_level(p.seq)) {
@@ -191,6 +198,7 @@ impl Progress {
         self.reconciling = reconciling.map(|(_, t)| t.table.name.clone()).collect();
         if let Some(cursor) = start.cursor {
             self.position = Some(cursor.position());
+            self.schema_version = Some(cursor.schema_version);
             self.durable_seq = cursor.seq;
             self.horizon = cursor.horizon;
             self.consistent = cursor.seq == cursor.horizon && self.reconciling.is_empty();
@@ -203,6 +211,7 @@ impl Progress {
             self.durable_seq = 0;
         }
         self.position = Some(cursor.position());
+        self.schema_version = Some(cursor.schema_version);
         self.horizon = cursor.horizon;
         self.applied_at = Some(applied.at);
         self.read_at = Some(applied.end.read_at);

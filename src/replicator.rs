@@ -277,11 +277,9 @@ impl Replicator {
     /// # Errors
     /// As [`Replicator::run`].
     pub async fn sync_once(&self) -> Result<Position> {
-        if self.asked.try_lock().is_err()
-            && let Some(head) = self.source.head().await?
-        {
+        if self.asked.try_lock().is_err() && self.source.head().await?.is_some() {
             self.by_hand.notify_one();
-            return self.wait_for(head).await;
+            return self.wait_for_head().await;
         }
         self.until_done(Goal::CatchUp).await?;
         let reached = self.progress.borrow().position;
@@ -412,16 +410,19 @@ impl Replicator {
     /// backup to its place, or its disk is away.
     fn unless_away(&self, error: Error) -> Error {
         let gone = error.is_unreadable() || self.source.is_away();
-        let was_there = self.progress.borrow().since_look().is_some();
-        if gone && was_there { error.with_kind(Kind::Unavailable) } else { error }
+        if gone && self.was_there() { error.with_kind(Kind::Unavailable) } else { error }
+    }
+
+    /// Whether the source was looked at before.
+    fn was_there(&self) -> bool {
+        self.progress.borrow().since_look().is_some()
     }
 
     /// A file that was followed and has no length is about to be written by somebody: to SQLite it is a new database,
     /// in which capture must not be installed.
     fn emptied(&self) -> Option<Error> {
-        let was_there = self.progress.borrow().since_look().is_some();
-        let path =
-            self.source.path().filter(|path| was_there && path.metadata().is_ok_and(|m| m.len() == 0))?;
+        let path = self.source.path().filter(|_| self.was_there())?;
+        path.metadata().ok().filter(|file| file.len() == 0)?;
         Some(Error::new(Kind::Unavailable, format!("source {}: its file is empty", path.display())))
     }
 

@@ -275,7 +275,9 @@ fn as_rows(t: &SourceTable, expression: &str, value: impl Fn(&str) -> String) ->
     let heads = heads.collect::<Vec<_>>().join(",");
     let values = columns.iter().map(|n| value(n)).chain(rowids.iter().map(|_| format!("NEW.{own}")));
     let values = values.collect::<Vec<_>>().join(",");
-    format!("(SELECT {expression} FROM (SELECT {heads} FROM {table} WHERE 0 UNION ALL SELECT {values}) AS _n)")
+    format!(
+        "(SELECT {expression} FROM (SELECT {heads} FROM {table} WHERE 0 UNION ALL SELECT {values}) AS _n)"
+    )
 }
 
 /// What a column's new value has to be cast to, to keep the column's affinity, and the classes that the CAST

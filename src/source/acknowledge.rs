@@ -1,9 +1,10 @@
 //! The only writes that a replicator makes to its source while it follows: up to where the replica has
 //! everything on disk, with a piece of pruning in the same transaction.
 //!
-//! Must never wait for the application, and never make it wait for long: what there is to write is planned before
-//! the write lock is asked for, without patience, and the lock is not asked for again before `ack_interval`. Where nothing may be written, nothing is: such a replica is not known to the source,
-//! and `retain_min` decides how long it may be away.
+//! Must never wait for the application's lock, and never make it wait for long: what there is to write is planned
+//! before the write lock is asked for, right after a commit of the application if one comes soon, without patience, and
+//! the lock is not asked for again before `ack_interval`. Where nothing may be written, nothing is: such a replica is
+//! not known to the source, and `retain_min` decides how long it may be away.
 
 use super::sql::Sql;
 use crate::capture::consumers::{self, Claim, Consumer, Plan};
@@ -59,15 +60,22 @@ impl Acknowledging {
         !self.read_only && durable > 0 && since >= if news { interval } else { heartbeat }
     }
 
-    /// Writes, unless somebody else is writing: then `None`, and it is tried again at the next occasion.
+    /// Writes, unless somebody else is writing: then `None`, and it is tried again at the next occasion. `moment` waits
+    /// for a good one, when all is planned.
     ///
     /// # Errors
     /// `Unavailable` if another process acknowledges as this consumer: the replica must become another.
-    pub fn write(&mut self, sql: &mut Sql, durable: u64, config: &Config) -> Result<Option<Written>> {
+    pub fn write(
+        &mut self,
+        sql: &mut Sql,
+        durable: u64,
+        config: &Config,
+        moment: impl FnOnce(&mut Sql) -> Result<()>,
+    ) -> Result<Option<Written>> {
         let claim = Claim { seq: durable, ..self.claim.clone() };
         sql.read_journal_mode()?;
         sql.busy_timeout(Duration::ZERO)?;
-        let written = self.planned(sql, &claim, config);
+        let written = self.planned(sql, &claim, config, moment);
         if sql.in_transaction() {
             sql.run("ROLLBACK")?;
         }
@@ -88,7 +96,13 @@ impl Acknowledging {
         }
     }
 
-    fn planned(&mut self, sql: &mut Sql, claim: &Claim, config: &Config) -> Result<Written> {
+    fn planned(
+        &mut self,
+        sql: &mut Sql,
+        claim: &Claim,
+        config: &Config,
+        moment: impl FnOnce(&mut Sql) -> Result<()>,
+    ) -> Result<Written> {
         let (plan, schema) = plan(sql, Some(claim), config)?;
         let Some(plan) = plan else {
             return Err(Error::new(
@@ -99,6 +113,7 @@ impl Acknowledging {
         if plan.unknown && self.known {
             tracing::warn!("the source had dropped this consumer; it is registered again");
         }
+        moment(sql)?;
         write(sql, &plan, schema)?;
         self.more = plan.more;
         Ok(Written { seq: claim.seq, pruned: plan.pruned, dropped: plan.dropped })
@@ -143,7 +158,7 @@ pub(super) fn settle(sql: &mut Sql, claim: Claim, durable: u64, config: &Config)
     let known = consumers::list(sql)?.into_iter().find(|c| c.id == claim.id);
     let mut acknowledging = Acknowledging::new(claim, known.as_ref());
     if acknowledging.is_due(durable, config, wal) {
-        acknowledging.write(sql, durable, config)?;
+        acknowledging.write(sql, durable, config, |_| Ok(()))?;
     }
     Ok(())
 }

@@ -16,13 +16,15 @@ use crate::capture::audit::Audit;
 use crate::capture::known::SharedKnown;
 use crate::capture::{Demand, install, log_id, migrate_is_installed};
 use crate::config::Config;
-use crate::cursor::{Cursor, LogId};
+use crate::cursor::{Cursor, LogId, Position};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
+use crate::value::Value;
 use crate::window::{Change, End, Goal, Kept, Piece, Purpose, Range, Remembered, Start, TableNo};
 use std::collections::{BTreeMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -41,6 +43,8 @@ const LEAST_WIDTH: u64 = 100;
 /// Ranges of a table that is copied share a transaction for so long: enough to make the fsync cheap, while what
 /// changes elsewhere waits.
 const GATHER_RANGES: Duration = Duration::from_millis(200);
+/// So long a commit of the application is waited for before the source is written to, a hundredth of `ack_interval` at most.
+const LONGEST_WAIT_TO_WRITE: Duration = Duration::from_millis(20);
 /// As long as nobody would wait.
 const FOREVER: Duration = Duration::from_secs(3_600);
 
@@ -220,7 +224,9 @@ impl<O: Observer> Follower<O> {
                 return Ok(());
             }
             loop {
-                self.acknowledge()?;
+                if self.acknowledge()? {
+                    break;
+                }
                 match self.wake.wait(&mut self.sql, self.cursor.map_or(0, |c| c.seq))? {
                     Woken::Changed => break,
                     Woken::Unchanged => self.level(Instant::now()),
@@ -233,20 +239,23 @@ impl<O: Observer> Follower<O> {
         }
     }
 
-    /// Tells the source how far the replica is, if it is time to.
-    fn acknowledge(&mut self) -> Result<()> {
+    /// Tells the source how far the replica is, if it is time to. Whether the source was seen to change meanwhile.
+    fn acknowledge(&mut self) -> Result<bool> {
         let (Some(acknowledging), Some(cursor)) = (&mut self.acknowledging, self.cursor) else {
-            return Ok(());
+            return Ok(false);
         };
         let durable = self.observer.durable(cursor.log_id);
         if !acknowledging.is_due(durable, &self.config, self.wake.is_wal()) {
-            return Ok(());
+            return Ok(false);
         }
-        let written = acknowledging.write(&mut self.sql, durable, &self.config)?;
+        let mut changed = false;
+        let longest = LONGEST_WAIT_TO_WRITE.min(self.config.ack_interval / 100);
+        let moment = |sql: &mut Sql| self.wake.commit(sql, longest).map(|seen| changed = seen);
+        let written = acknowledging.write(&mut self.sql, durable, &self.config, moment)?;
         if written.is_some() || acknowledging.read_only {
             self.observer.wrote(written.as_ref());
         }
-        Ok(())
+        Ok(changed)
     }
 
     fn check_stop(&self) -> Result<()> {
@@ -586,15 +595,28 @@ fn scaled(n: u64, factor: f64) -> u64 {
 }
 
 /// Whether capture is there at all, its log id and its head, in one snapshot.
-pub(crate) fn look(sql: &mut Sql) -> Result<Option<(LogId, u64)>> {
+pub(crate) fn look(sql: &mut Sql) -> Result<Option<Head>> {
     sql.run("BEGIN")?;
     let result = (|| {
         if !migrate_is_installed(sql)? {
             return Ok(None);
         }
-        let head = sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?;
-        Ok(log_id(sql)?.zip(head.and_then(|h| u64::try_from(h).ok())))
+        let query =
+            "SELECT max(seq), (SELECT schema_version FROM pragma_schema_version) FROM _redtail_changelog";
+        let head = sql.rows(query, &[], |row| Ok(ControlFlow::Break((row.value(0)?, row.value(1)?))))?;
+        let Some((Value::Integer(seq), Value::Integer(schema_version))) = head else { return Ok(None) };
+        let position =
+            log_id(sql)?.zip(u64::try_from(seq).ok()).map(|(log_id, seq)| Position { log_id, seq });
+        Ok(position.map(|position| Head { position, schema_version }))
     })();
     sql.run("ROLLBACK")?;
     result
+}
+
+/// What a source has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub position: Position,
+    /// A change of the schema alone has no entry.
+    pub schema_version: i64,
 }

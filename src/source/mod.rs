@@ -242,7 +242,12 @@ impl Source {
     /// # Errors
     /// `Usage` if the file is no database.
     pub async fn head(&self) -> Result<Option<Position>> {
-        self.with(|sql| Ok(local::look(sql)?.map(|(log_id, seq)| Position { log_id, seq }))).await
+        Ok(self.whole_head().await?.map(|head| head.position))
+    }
+
+    /// The head, and the version of the schema beside it.
+    pub(crate) async fn whole_head(&self) -> Result<Option<local::Head>> {
+        self.with(local::look).await
     }
 
     /// Checks what the configuration says of single tables against the source's definitions.
@@ -281,13 +286,13 @@ impl Source {
     /// As [`Source::head`].
     pub async fn look(&self) -> Result<Option<Look>> {
         self.with(|sql| {
-            let Some((log_id, seq)) = local::look(sql)? else { return Ok(None) };
+            let Some(local::Head { position, .. }) = local::look(sql)? else { return Ok(None) };
             // Only whole prefixes are ever deleted, so nothing has to be counted.
             let first = sql.integer("SELECT min(seq) FROM _redtail_changelog", &[])?;
             let first = first.and_then(|first| u64::try_from(first).ok());
             Ok(Some(Look {
-                head: Position { log_id, seq },
-                entries: first.map_or(0, |first| (seq + 1).saturating_sub(first)),
+                head: position,
+                entries: first.map_or(0, |first| (position.seq + 1).saturating_sub(first)),
                 max_rows: bound::max_rows(sql)?,
                 consumers: consumers::list(sql)?,
             }))

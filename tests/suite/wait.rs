@@ -192,6 +192,67 @@ fn what_one_has_written_is_in_the_snapshot_that_one_takes_next() {
     });
 }
 
+/// What changes nothing but the schema has no entry, so its head is what it was.
+#[test]
+fn a_migration_is_in_the_snapshot_that_one_takes_next() {
+    let folder = TempDir::new().unwrap();
+    let db = folder.path().join("source.db");
+    application(&db, SHOP);
+    block_on(async {
+        let config = Config::default();
+        let source = Source::open(&db.display().to_string(), &config).unwrap();
+        let replica = Replica::open(folder.path().join("replica.redb"), &config).unwrap();
+        let replicator = Arc::new(Replicator::new(source, replica, config));
+        replicator.sync_once().await.unwrap();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let running = tokio::spawn({
+            let replicator = Arc::clone(&replicator);
+            async move { replicator.run(async { drop(stopped.await) }).await }
+        });
+        let database = libsql::Builder::new_local(&db).build().await.unwrap();
+        let connection = database.connect().unwrap();
+        connection.busy_timeout(Duration::from_secs(30)).unwrap();
+        for n in 0..12 {
+            let sql = format!(
+                "CREATE TABLE new_{n}(id INTEGER PRIMARY KEY, v); INSERT INTO new_{n} VALUES (1, {n});
+                 ALTER TABLE parts ADD COLUMN added_{n} DEFAULT {n}; ALTER TABLE new_{n} RENAME TO renamed_{n};"
+            );
+            connection.execute_batch(&sql).await.unwrap();
+            let snapshot = replicator.snapshot_at_head(Duration::from_secs(30)).await.unwrap();
+            let of = |table: &str, column: &str| {
+                let row = snapshot.get(table, &[Value::Integer(1)]).unwrap().expect("the row");
+                row.get(column).unwrap().to_owned()
+            };
+            assert_eq!(of(&format!("renamed_{n}"), "v"), Value::Integer(n));
+            assert_eq!(of("parts", &format!("added_{n}")), Value::Integer(n));
+        }
+        stop.send(()).unwrap();
+        running.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn the_command_waits_for_a_migration_too() {
+    let (_folder, redtail) = shop();
+    let wait = &["wait", "-s", "source.db", "-r", "replica.redb", "--timeout", "300ms"];
+    assert_eq!(redtail.ok(wait).trim(), head(&redtail).to_string());
+    application(&redtail.path("source.db"), &["CREATE TABLE new(id INTEGER PRIMARY KEY)"]);
+    let unseen = redtail.run(wait);
+    assert_eq!(unseen.code, Some(1), "{unseen:?}");
+    assert!(
+        unseen.stderr.contains("the source's head not reached in time; nothing follows it"),
+        "{unseen:?}"
+    );
+    let mut run = redtail.spawn_run("source.db", "replica.redb");
+    for n in 0..5 {
+        let make = format!("CREATE TABLE new_{n}(id INTEGER PRIMARY KEY)");
+        application(&redtail.path("source.db"), &[make, format!("INSERT INTO new_{n} VALUES (7)")]);
+        redtail.ok(&["wait", "-s", "source.db", "-r", "replica.redb", "--timeout", "60s"]);
+        assert!(redtail.ok(&["get", &format!("new_{n}"), "7", "-r", "replica.redb"]).contains("7"));
+    }
+    run.stop();
+}
+
 #[test]
 fn a_wait_that_was_given_up_is_let_go_by_the_running_one() {
     let (_folder, redtail) = shop();

@@ -63,9 +63,10 @@ pub enum Request {
         snapshot: bool,
         typed: bool,
     },
-    /// The head as it is now, where no position is given.
+    /// Until the position, if one is given; with `head` until the source's head as it is now.
     Wait {
         position: Option<String>,
+        head: bool,
         timeout_ms: Option<u64>,
     },
 }
@@ -199,7 +200,7 @@ pub fn relay_to(mut stream: UnixStream, request: &Request, out: &mut dyn Write) 
 /// Waits until whoever holds this replica has reached a position; `false` if nobody answers, or not so.
 pub fn waited(replica: &Path, position: Position) -> bool {
     let Some(mut stream) = connect(replica) else { return false };
-    let request = Request::Wait { position: Some(position.to_string()), timeout_ms: None };
+    let request = Request::Wait { position: Some(position.to_string()), head: false, timeout_ms: None };
     let sent = serde_json::to_string(&request).is_ok_and(|line| writeln!(stream, "{line}").is_ok());
     let mut lines = BufReader::new(stream).split(b'\n').map_while(std::result::Result::ok);
     sent && lines.find(|l| !matches!(l.first(), Some(b'h' | b'o'))).is_some_and(|l| l.first() == Some(&b'0'))
@@ -254,8 +255,8 @@ fn handle(stream: &UnixStream, replicator: Arc<Replicator>) -> io::Result<()> {
     let mut out = BufWriter::new(stream);
     let mut lines = Lines { out: &mut out, fresh: true };
     let ended = match serde_json::from_str(&line) {
-        Ok(Request::Wait { position, timeout_ms }) => {
-            wait::answer(replicator, position.as_deref(), timeout_ms, &mut lines)
+        Ok(Request::Wait { position, head, timeout_ms }) => {
+            wait::answer(replicator, (position.as_deref(), head), timeout_ms, &mut lines)
         }
         Ok(Request::Changes { from, snapshot, typed }) => {
             changes::answer(replicator, (from.as_deref(), snapshot, typed), &mut lines)

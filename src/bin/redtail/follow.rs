@@ -56,11 +56,16 @@ pub async fn on_tables(settings: &Settings, tables: &[String]) -> Result<Replica
     let path = settings.replica()?;
     let source = Source::open(settings.source()?, &settings.config)?;
     // Wrong names are refused before the replica is opened to be written, if that can be told without recovering it.
-    if let Some(replica) = Replica::glance(path, &settings.config)? {
+    let glanced = Replica::glance(path, &settings.config)?;
+    if let Some(replica) = &glanced {
+        are_there(&source, replica, tables).await?;
+    }
+    let known = glanced.is_some();
+    drop(glanced);
+    let replica = Replica::open_existing(path, &settings.config)?;
+    if !known {
         are_there(&source, &replica, tables).await?;
     }
-    let replica = Replica::open_existing(path, &settings.config)?;
-    are_there(&source, &replica, tables).await?;
     Ok(Replicator::new(source, replica, settings.config.clone()))
 }
 

@@ -21,11 +21,13 @@ pub async fn wait(settings: &Settings, position: Option<String>, timeout: Option
     if folder.is_some_and(|f| !f.is_dir()) {
         return Err(Error::usage(format!("replica {}: its folder is not there", path.display())));
     }
-    let position = match given {
-        None if settings.has_source() => {
-            Some(head(&Source::open(settings.source()?, &settings.config)?).await?)
-        }
-        given => given,
+    let source = match given {
+        None if settings.has_source() => Some(Source::open(settings.source()?, &settings.config)?),
+        _ => None,
+    };
+    let position = match &source {
+        Some(source) => Some(head(source).await?),
+        None => given,
     };
     let begun = Instant::now();
     let mut alone = true;
@@ -33,7 +35,8 @@ pub async fn wait(settings: &Settings, position: Option<String>, timeout: Option
         let left = timeout.map(|t| t.saturating_sub(begun.elapsed()));
         if let Some(stream) = connect(path) {
             let ms = left.map(|l| u64::try_from(l.as_millis()).unwrap_or(u64::MAX));
-            let request = Request::Wait { position: position.map(|p| p.to_string()), timeout_ms: ms };
+            let shown = position.map(|p| p.to_string());
+            let request = Request::Wait { position: shown, head: given.is_none(), timeout_ms: ms };
             let done = tokio::task::spawn_blocking(move || relay(stream, &request)).await;
             match done.map_err(|e| failure(&e.into()))? {
                 // It ended, or was killed, before the position was there: another one may come.
@@ -41,8 +44,10 @@ pub async fn wait(settings: &Settings, position: Option<String>, timeout: Option
                 done => return done,
             }
         } else if std::mem::take(&mut alone) {
-            if let Some(at) = position.and_then(|p| reached(path, p, settings).transpose()) {
-                return writeln!(io::stdout(), "{}", at?).map(|()| 0).map_err(|e| failure(&e));
+            if let Some(position) = position
+                && let Some(at) = reached(path, position, source.as_ref(), settings).await?
+            {
+                return writeln!(io::stdout(), "{at}").map(|()| 0).map_err(|e| failure(&e));
             }
             let _ = writeln!(
                 io::stderr(),
@@ -51,7 +56,7 @@ pub async fn wait(settings: &Settings, position: Option<String>, timeout: Option
             );
         }
         if left == Some(Duration::ZERO) {
-            let what = position.map_or_else(|| "the source's head".to_owned(), |p| format!("position {p}"));
+            let what = given.map_or_else(|| "the source's head".to_owned(), |p| format!("position {p}"));
             return Err(Error::new(
                 Kind::TimedOut,
                 format!("replica {}: {what} not reached in time; nothing follows it now", path.display()),
@@ -61,22 +66,31 @@ pub async fn wait(settings: &Settings, position: Option<String>, timeout: Option
     }
 }
 
-/// The position of a replica that nobody follows, if it is at or past this one. Opened once: to open it again
-/// and again could be in the way of a `run` that starts.
-fn reached(path: &Path, position: Position, settings: &Settings) -> Result<Option<Position>> {
+/// The position of a replica that nobody follows, if it is at or past this one, and level with the source if one is
+/// given. Opened once: to open it again and again could be in the way of a `run` that starts.
+async fn reached(
+    path: &Path,
+    position: Position,
+    source: Option<&Source>,
+    settings: &Settings,
+) -> Result<Option<Position>> {
     if !path.exists() {
         return Ok(None);
     }
-    match Replica::open_to_read(path, &settings.config) {
-        Ok(replica) => {
-            let snapshot = replica.snapshot()?;
-            let at = snapshot.position().filter(|at| at.log_id == position.log_id && at.seq >= position.seq);
-            Ok(at.filter(|_| snapshot.is_consistent()))
-        }
+    let replica = match Replica::open_to_read(path, &settings.config) {
+        Ok(replica) => replica,
         // Somebody who is starting holds it.
-        Err(e) if e.kind() == Kind::Locked => Ok(None),
-        Err(e) => Err(e),
+        Err(e) if e.kind() == Kind::Locked => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    if let Some(source) = source
+        && !source.is_shown_by(&replica).await?
+    {
+        return Ok(None);
     }
+    let snapshot = replica.snapshot()?;
+    let at = snapshot.position().filter(|at| at.log_id == position.log_id && at.seq >= position.seq);
+    Ok(at.filter(|_| snapshot.is_consistent()))
 }
 
 async fn head(source: &Source) -> Result<Position> {
@@ -89,22 +103,26 @@ async fn head(source: &Source) -> Result<Position> {
 /// Answers on behalf of the running replicator, which is not held while it is waited for.
 pub fn answer(
     live: Arc<Replicator>,
-    position: Option<&str>,
+    (position, to_head): (Option<&str>, bool),
     timeout_ms: Option<u64>,
     out: &mut dyn Beat,
 ) -> Exit {
-    let given: Option<Position> = position.map(str::parse).transpose()?;
+    let position: Option<Position> = position.map(str::parse).transpose()?;
+    let timeout = timeout_ms.map(Duration::from_millis);
+    let begun = Instant::now();
     let at = tokio::runtime::Handle::current().block_on(async {
-        let position = match given {
-            Some(position) => position,
-            None => head(live.source()).await?,
-        };
-        let mut wait = live.wait_for(position);
+        let to_position = position.map(|p| live.wait_for(p));
+        let to_head = to_head.then(|| live.wait_for_head());
         drop(live);
-        if let Some(ms) = timeout_ms {
-            wait = wait.at_most(Duration::from_millis(ms));
+        let mut at = None;
+        for wait in [to_position, to_head].into_iter().flatten() {
+            let wait = match timeout {
+                Some(t) => wait.at_most(t.saturating_sub(begun.elapsed())),
+                None => wait,
+            };
+            at = Some(out.until(wait.into_future()).await?);
         }
-        out.until(wait.into_future()).await
+        at.ok_or_else(|| Error::usage("a wait for nothing"))
     })?;
     writeln!(out, "{at}").map(|()| 0).map_err(|e| failure(&e))
 }

@@ -110,6 +110,23 @@ fn a_delta_that_is_lost_on_the_way_from_a_server_is_caught() {
 }
 
 #[test]
+fn a_migration_of_a_server_is_waited_for() {
+    let Some(mut remote) = Remote::begin("a_migration_of_a_server_is_waited_for") else { return };
+    remote.application(&["CREATE TABLE t(id INTEGER PRIMARY KEY)"]);
+    let mut run = remote.run();
+    run.live();
+    for n in 0..5 {
+        remote.application(&[
+            format!("CREATE TABLE new_{n}(id INTEGER PRIMARY KEY)"),
+            format!("INSERT INTO new_{n} VALUES (7)"),
+        ]);
+        remote.redtail.ok(&["wait", "-s", &remote.source, "-r", REPLICA, "--timeout", "60s"]);
+        assert!(remote.redtail.ok(&["get", &format!("new_{n}"), "7", "-r", REPLICA]).contains('7'));
+    }
+    run.stop();
+}
+
+#[test]
 fn a_first_copy_beside_writers_ends_equal() {
     let test = "a_first_copy_beside_writers_ends_equal";
     let Some(mut remote) = Remote::begin(test) else { return };
