@@ -15,6 +15,10 @@ use crate::value::Value;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+/// What is left of so many of the largest prunings is pruned in pieces of half that size: the lock is held for half
+/// as long, and a burst may take its time.
+const BACKLOG: i64 = 10;
+
 /// One replica, as the source knows it.
 ///
 /// ```no_run
@@ -151,7 +155,9 @@ fn prune(sql: &mut Sql, keep: &Changelog, needed: u64, most: u64, plan: &mut Pla
     let bounds = sql.rows(bounds, &[], |row| Ok(ControlFlow::Break((row.value(0)?, row.value(1)?))))?;
     let Some((Value::Integer(first), Value::Integer(newest))) = bounds else { return Ok(()) };
     let needed = i64::try_from(needed).unwrap_or(i64::MAX).min(newest);
-    let through = first.saturating_add(i64::try_from(most).unwrap_or(i64::MAX));
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let most = if needed.saturating_sub(first) > BACKLOG.saturating_mul(most) { most } else { most / 2 };
+    let through = first.saturating_add(most);
     let below = older(sql, first, through.min(needed), keep.retain_min)?;
     if below > first {
         // A consumer that has come since, and needs them, keeps its entries.

@@ -17,6 +17,10 @@ use std::time::{Duration, Instant};
 const PRUNED: u64 = 5_000;
 /// At a server, where the statement of one request has to wait for its turn.
 const PRUNED_AT_SERVER: u64 = 500;
+/// So long a commit of the application is waited for, a hundredth of `ack_interval` at most.
+const LONGEST_WAIT: Duration = Duration::from_millis(20);
+/// How far apart the looks for one are.
+const LOOK: Duration = Duration::from_micros(100);
 /// Outside WAL mode a write syncs the disk several times with everybody locked out.
 const ROLLBACK_FACTOR: u32 = 12;
 /// So often within `consumer_timeout` a consumer says that it is alive, though it has nothing to say.
@@ -60,22 +64,15 @@ impl Acknowledging {
         !self.read_only && durable > 0 && since >= if news { interval } else { heartbeat }
     }
 
-    /// Writes, unless somebody else is writing: then `None`, and it is tried again at the next occasion. `moment` waits
-    /// for a good one, when all is planned.
+    /// Writes, unless somebody else is writing: then `None`, and it is tried again at the next occasion.
     ///
     /// # Errors
     /// `Unavailable` if another process acknowledges as this consumer: the replica must become another.
-    pub fn write(
-        &mut self,
-        sql: &mut Sql,
-        durable: u64,
-        config: &Config,
-        moment: impl FnOnce(&mut Sql) -> Result<()>,
-    ) -> Result<Option<Written>> {
+    pub fn write(&mut self, sql: &mut Sql, durable: u64, config: &Config) -> Result<Option<Written>> {
         let claim = Claim { seq: durable, ..self.claim.clone() };
-        sql.read_journal_mode()?;
+        let wal = sql.read_journal_mode()?;
         sql.busy_timeout(Duration::ZERO)?;
-        let written = self.planned(sql, &claim, config, moment);
+        let written = self.planned(sql, &claim, config, wal);
         if sql.in_transaction() {
             sql.run("ROLLBACK")?;
         }
@@ -96,13 +93,7 @@ impl Acknowledging {
         }
     }
 
-    fn planned(
-        &mut self,
-        sql: &mut Sql,
-        claim: &Claim,
-        config: &Config,
-        moment: impl FnOnce(&mut Sql) -> Result<()>,
-    ) -> Result<Written> {
+    fn planned(&mut self, sql: &mut Sql, claim: &Claim, config: &Config, wal: bool) -> Result<Written> {
         let (plan, schema) = plan(sql, Some(claim), config)?;
         let Some(plan) = plan else {
             return Err(Error::new(
@@ -113,11 +104,24 @@ impl Acknowledging {
         if plan.unknown && self.known {
             tracing::warn!("the source had dropped this consumer; it is registered again");
         }
-        moment(sql)?;
+        if wal && !sql.is_server() {
+            await_commit(sql, LONGEST_WAIT.min(config.ack_interval / 100))?;
+        }
         write(sql, &plan, schema)?;
         self.more = plan.more;
         Ok(Written { seq: claim.seq, pruned: plan.pruned, dropped: plan.dropped })
     }
+}
+
+/// Waits, though not for long, until another connection has committed: an application that writes at a pace of its own
+/// is least likely to want the lock right after that.
+fn await_commit(sql: &mut Sql, longest: Duration) -> Result<()> {
+    let end = Instant::now() + longest;
+    let before = sql.integer("PRAGMA data_version", &[])?;
+    while Instant::now() < end && sql.integer("PRAGMA data_version", &[])? == before {
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
 }
 
 /// What there is to write, and the schema version for which that holds.
@@ -158,7 +162,7 @@ pub(super) fn settle(sql: &mut Sql, claim: Claim, durable: u64, config: &Config)
     let known = consumers::list(sql)?.into_iter().find(|c| c.id == claim.id);
     let mut acknowledging = Acknowledging::new(claim, known.as_ref());
     if acknowledging.is_due(durable, config, wal) {
-        acknowledging.write(sql, durable, config, |_| Ok(()))?;
+        acknowledging.write(sql, durable, config)?;
     }
     Ok(())
 }

@@ -110,16 +110,6 @@ impl Waker {
         }
     }
 
-    /// Waits for a good moment to write: in a file, right after a commit of the application, if one comes within so
-    /// long. Whether the source was seen to change.
-    pub fn commit(&mut self, sql: &mut Sql, longest: Duration) -> Result<bool> {
-        match self {
-            Self::File(wake) if wake.wal => wake.commit(sql, longest),
-            // Outside WAL mode even looking for one takes a lock; a server lets writers in one after the other.
-            _ => Ok(false),
-        }
-    }
-
     /// Outside WAL mode a reader blocks the application's commit.
     pub fn is_wal(&self) -> bool {
         match self {

@@ -43,8 +43,6 @@ const LEAST_WIDTH: u64 = 100;
 /// Ranges of a table that is copied share a transaction for so long: enough to make the fsync cheap, while what
 /// changes elsewhere waits.
 const GATHER_RANGES: Duration = Duration::from_millis(200);
-/// So long a commit of the application is waited for before the source is written to, a hundredth of `ack_interval` at most.
-const LONGEST_WAIT_TO_WRITE: Duration = Duration::from_millis(20);
 /// As long as nobody would wait.
 const FOREVER: Duration = Duration::from_secs(3_600);
 
@@ -224,9 +222,7 @@ impl<O: Observer> Follower<O> {
                 return Ok(());
             }
             loop {
-                if self.acknowledge()? {
-                    break;
-                }
+                self.acknowledge()?;
                 match self.wake.wait(&mut self.sql, self.cursor.map_or(0, |c| c.seq))? {
                     Woken::Changed => break,
                     Woken::Unchanged => self.level(Instant::now()),
@@ -239,23 +235,20 @@ impl<O: Observer> Follower<O> {
         }
     }
 
-    /// Tells the source how far the replica is, if it is time to. Whether the source was seen to change meanwhile.
-    fn acknowledge(&mut self) -> Result<bool> {
+    /// Tells the source how far the replica is, if it is time to.
+    fn acknowledge(&mut self) -> Result<()> {
         let (Some(acknowledging), Some(cursor)) = (&mut self.acknowledging, self.cursor) else {
-            return Ok(false);
+            return Ok(());
         };
         let durable = self.observer.durable(cursor.log_id);
         if !acknowledging.is_due(durable, &self.config, self.wake.is_wal()) {
-            return Ok(false);
+            return Ok(());
         }
-        let mut changed = false;
-        let longest = LONGEST_WAIT_TO_WRITE.min(self.config.ack_interval / 100);
-        let moment = |sql: &mut Sql| self.wake.commit(sql, longest).map(|seen| changed = seen);
-        let written = acknowledging.write(&mut self.sql, durable, &self.config, moment)?;
+        let written = acknowledging.write(&mut self.sql, durable, &self.config)?;
         if written.is_some() || acknowledging.read_only {
             self.observer.wrote(written.as_ref());
         }
-        Ok(changed)
+        Ok(())
     }
 
     fn check_stop(&self) -> Result<()> {

@@ -13,14 +13,12 @@ use crate::error::{Error, Kind, Result};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// The first distance between two checks after a hint.
 const FIRST_PAUSE: Duration = Duration::from_micros(10);
 /// When the distance has grown to this, the hint was a false one.
 const LAST_PAUSE: Duration = Duration::from_millis(20);
-/// The longest distance between two checks while a commit is waited for.
-const GLANCE: Duration = Duration::from_micros(100);
 /// Two commits closer than a file system's clock tick show the same time on the file.
 const CLOCK_TICK: Duration = Duration::from_millis(50);
 
@@ -101,23 +99,6 @@ impl Wake {
                 Some(p) if p >= LAST_PAUSE => None,
                 Some(p) => Some((p * 2).max(FIRST_PAUSE)),
             };
-        }
-    }
-
-    /// Waits, though not for long, for another connection to commit: then an application that writes at a pace of its
-    /// own is least likely to want the lock next. Whether anything was committed since it was last asked.
-    pub fn commit(&mut self, sql: &mut Sql, longest: Duration) -> Result<bool> {
-        let before = self.changed(sql, true)?;
-        let end = Instant::now() + longest;
-        loop {
-            let left = end.saturating_duration_since(Instant::now()).min(GLANCE);
-            if left.is_zero() || self.stop.is_set() {
-                return Ok(before);
-            }
-            self.hints.get_or_insert_with(|| Hints::new(&self.path)).wait(&self.stop, left);
-            if self.changed(sql, true)? {
-                return Ok(true);
-            }
         }
     }
 
