@@ -243,7 +243,7 @@ fn the_command_waits_for_a_migration_too() {
         unseen.stderr.contains("the source's head not reached in time; nothing follows it"),
         "{unseen:?}"
     );
-    let mut run = redtail.spawn_run("source.db", "replica.redb");
+    let run = redtail.spawn_run("source.db", "replica.redb");
     for n in 0..5 {
         let make = format!("CREATE TABLE new_{n}(id INTEGER PRIMARY KEY)");
         application(&redtail.path("source.db"), &[make, format!("INSERT INTO new_{n} VALUES (7)")]);

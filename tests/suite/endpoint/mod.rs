@@ -2,6 +2,7 @@
 
 mod browser;
 mod changes;
+mod crowd;
 mod metrics;
 mod rows;
 
