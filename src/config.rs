@@ -298,7 +298,7 @@ pub struct Config {
     /// When `run` brings the replica up to date. Default: it follows without end.
     pub sync: Option<Occasions>,
     /// While `run` follows: how often every table is compared with the source and mended, for writes that no
-    /// trigger sees, by programs that switch triggers off. Default: never.
+    /// trigger sees, by programs that switch triggers off. The replica knows when that was done last. Default: never.
     pub audit_every: Option<Duration>,
     /// Keep what changed in the replica, so that a subscriber can go on from a position. Default: nothing is kept,
     /// and changes are recorded only while somebody subscribes.

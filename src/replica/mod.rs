@@ -68,7 +68,7 @@ use slot::{Held, Slot};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("redtail.meta");
@@ -87,6 +87,7 @@ const CURSOR: &str = "cursor";
 const SOURCE: &str = "source";
 const NEXT: &str = "next";
 const CONSUMER: &str = "consumer";
+const AUDITED: &str = "audited";
 const HISTORY: &str = "history";
 
 /// A replica: open once, read from any number of threads.
@@ -383,6 +384,20 @@ impl Replica {
     /// Remembers which source this replica follows.
     pub(crate) fn set_source(&self, source: &str) -> Result<()> {
         self.set_meta(SOURCE, source.as_bytes())
+    }
+
+    /// When all tables were last compared by the clock.
+    pub(crate) fn audited(&self) -> Result<Option<SystemTime>> {
+        let read = self.db.begin_read()?;
+        let found = self.guarded(|| meta(&read, AUDITED))?;
+        let millis = found.and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
+        Ok(millis.and_then(|ms| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(ms))))
+    }
+
+    /// Remembers when that was.
+    pub(crate) fn set_audited(&self, at: SystemTime) -> Result<()> {
+        let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.set_meta(AUDITED, &u64::try_from(since.as_millis()).unwrap_or(u64::MAX).to_le_bytes())
     }
 
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {

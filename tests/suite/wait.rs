@@ -248,7 +248,7 @@ fn the_command_waits_for_a_migration_too() {
         let make = format!("CREATE TABLE new_{n}(id INTEGER PRIMARY KEY)");
         application(&redtail.path("source.db"), &[make, format!("INSERT INTO new_{n} VALUES (7)")]);
         redtail.ok(&["wait", "-s", "source.db", "-r", "replica.redb", "--timeout", "60s"]);
-        assert!(redtail.ok(&["get", &format!("new_{n}"), "7", "-r", "replica.redb"]).contains("7"));
+        assert!(redtail.ok(&["get", &format!("new_{n}"), "7", "-r", "replica.redb"]).contains('7'));
     }
     run.stop();
 }

@@ -133,3 +133,24 @@ fn what_no_trigger_can_capture_is_found_by_the_clock() {
     assert!(said.contains("mended, in e; something writes past capture (triggers switched off?)"), "{said}");
     trial.stop();
 }
+
+/// Lives of one `run` that are tried: each is far shorter than the time between two comparisons.
+const LIVES: usize = 200;
+
+// Attacks: a time that is counted from the start of a process never comes for one that is started anew more often.
+#[test]
+fn the_clock_goes_on_from_one_run_to_the_next() {
+    let test = "the_clock_goes_on_from_one_run_to_the_next";
+    let Some(mut trial) = begin(test) else { return };
+    trial.redtail = trial.redtail.with_env("REDTAIL_AUDIT_EVERY", "2s");
+    trial.follow(true);
+    let way = Way { name: "a TEMP trigger that ignores", ..WAYS[1] };
+    assert!(written(test, &way, &mut trial));
+    let mended = (0..LIVES).any(|_| {
+        trial.stop();
+        trial.live();
+        trial.compare().equal
+    });
+    assert!(mended, "it was never compared");
+    trial.stop();
+}
