@@ -450,7 +450,7 @@ impl Replicator {
             *recognised = true;
         }
         let enrolled = self.enroll().await?;
-        let session = self.begin(goal.clone(), &enrolled, apart)?;
+        let session = self.begin(goal.clone(), &enrolled, apart).await?;
         Ok((session, enrolled))
     }
 
@@ -571,14 +571,11 @@ impl Replicator {
     }
 
     /// Starts both threads, from what the replica has durably.
-    fn begin(&self, goal: Goal, enrolled: &Enrolled, apart: bool) -> Result<Session> {
+    async fn begin(&self, goal: Goal, enrolled: &Enrolled, apart: bool) -> Result<Session> {
         let (start, mut config) = (self.replica.start()?, Config::clone(&self.config()));
         self.progress.send_modify(|p| p.resumed(&start));
         let acknowledging = Acknowledging::new(enrolled.claim.clone(), enrolled.known.as_ref());
-        let mut writer = Writer::new(&self.replica, config.durability)?
-            .recording(&config)
-            .indexed(&config)?
-            .projecting(&self.projectors)?;
+        let mut writer = self.writer(config.clone()).await?;
         let watch = Watch(Arc::clone(&self.progress));
         if apart {
             config.max_transaction = Duration::ZERO;
@@ -597,6 +594,19 @@ impl Replicator {
         let thread = std::thread::Builder::new().name("redtail-replica".into());
         thread.spawn(work).map_err(|e| Error::new(Kind::Replica, format!("cannot start a thread: {e}")))?;
         Ok(Session { stop, done, released: false })
+    }
+
+    /// What applies windows. Indexes and projections that are new are made first, which may take as long as reading
+    /// their tables does.
+    async fn writer(&self, config: Config) -> Result<Writer> {
+        let (replica, projectors) = (self.replica.clone(), self.projectors.clone());
+        let work = move || {
+            Writer::new(&replica, config.durability)?
+                .recording(&config)
+                .indexed(&config)?
+                .projecting(&projectors)
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| Error::stopped())?
     }
 
     /// Refuses a replica of another source, and remembers where this one is.
