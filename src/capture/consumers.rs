@@ -15,9 +15,11 @@ use crate::value::Value;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// What is left of so many of the largest prunings is pruned in pieces of half that size: the lock is held for half
-/// as long, and a burst may take its time.
-const BACKLOG: i64 = 10;
+/// One piece of pruning is such a part of what may go: little at a time where little is written, and as much as comes
+/// where much is, once so many times that much is left.
+const SHARE: i64 = 20;
+/// The smallest piece is such a part of the largest.
+const LEAST: i64 = 6;
 
 /// One replica, as the source knows it.
 ///
@@ -156,8 +158,9 @@ fn prune(sql: &mut Sql, keep: &Changelog, needed: u64, most: u64, plan: &mut Pla
     let Some((Value::Integer(first), Value::Integer(newest))) = bounds else { return Ok(()) };
     let needed = i64::try_from(needed).unwrap_or(i64::MAX).min(newest);
     let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let most = if needed.saturating_sub(first) > BACKLOG.saturating_mul(most) { most } else { most / 2 };
-    let through = first.saturating_add(most);
+    let may_go = if keep.max_age.is_some() { newest } else { needed };
+    let share = may_go.saturating_sub(first) / SHARE;
+    let through = first.saturating_add(share.clamp(most / LEAST, most));
     let below = older(sql, first, through.min(needed), keep.retain_min)?;
     if below > first {
         // A consumer that has come since, and needs them, keeps its entries.

@@ -13,10 +13,10 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use std::time::{Duration, Instant};
 
-/// Entries that one write prunes at most: what a file deletes in about a millisecond.
-const PRUNED: u64 = 5_000;
+/// Entries that one write prunes at most: what a file deletes in about two milliseconds.
+const PRUNED: u64 = 15_000;
 /// At a server, where the statement of one request has to wait for its turn.
-const PRUNED_AT_SERVER: u64 = 500;
+const PRUNED_AT_SERVER: u64 = 1_500;
 /// So long a commit of the application is waited for, a hundredth of `ack_interval` at most.
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
 /// How far apart the looks for one are.
