@@ -31,6 +31,10 @@ advisories DB: _tools
     git -C "$copy" log -1 --format='advisory database of %cs'
     target/tools/bin/cargo-deny --locked --offline check advisories
 
+# What of the library's interface differs from an earlier commit's, and whether that breaks users: wants cargo-semver-checks
+semver BASE="HEAD~1":
+    cargo semver-checks --baseline-rev {{ BASE }}
+
 # The benches, then the lag report
 bench:
     cargo bench --locked --features bench

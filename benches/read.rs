@@ -1,11 +1,12 @@
 //! Reads from the replica beside the same reads from libSQL, in one run.
 //!
 //! `cargo bench --bench read`: a row by its key, a whole scan, a range of an index, and rows decoded into a struct;
-//! 10,000 rows of 4 columns, warm. libSQL reads through prepared statements, and the same values. The replica's own
+//! 10,000 rows of 4 columns, warm. redb alone is the floor of the first two. libSQL reads through prepared statements, and the same values. The replica's own
 //! types (`projection`) have no counterpart there.
 #![allow(clippy::unwrap_used, clippy::cast_possible_wrap, missing_docs)]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use redb::ReadableDatabase as _;
 use redtail::{Config, Project, Replica, Replicator, Row, Snapshot, Source, TableConfig};
 use serde::Deserialize;
 use std::hint::black_box;
@@ -60,6 +61,29 @@ impl Project for Projected {
     }
 }
 
+/// redb with as many rows of the same size and nothing else: what its search and its pages cost.
+struct Bare {
+    rows: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
+    /// Without it nothing can be read.
+    _db: redb::Database,
+}
+
+impl Bare {
+    fn of(snapshot: &Snapshot) -> Self {
+        const ROWS_ALONE: redb::TableDefinition<&[u8], &[u8]> = redb::TableDefinition::new("rows");
+        let backend = redb::backends::InMemoryBackend::new();
+        let db = redb::Database::builder().create_with_backend(backend).unwrap();
+        let write = db.begin_write().unwrap();
+        let mut rows = write.open_table(ROWS_ALONE).unwrap();
+        for id in 1..=snapshot.count("kv").unwrap() as i64 {
+            rows.insert(id.to_be_bytes().as_slice(), [0; 96].as_slice()).unwrap();
+        }
+        drop(rows);
+        write.commit().unwrap();
+        Self { rows: db.begin_read().unwrap().open_table(ROWS_ALONE).unwrap(), _db: db }
+    }
+}
+
 /// Ids in an order that jumps.
 fn ids() -> impl Iterator<Item = i64> {
     (0..).map(|i: u64| (i * 7919 % ROWS + 1) as i64)
@@ -81,6 +105,13 @@ fn get(c: &mut Criterion, snapshot: &Snapshot, runtime: &Runtime, connection: &l
             let found = projection.get(next.next().unwrap()).unwrap().unwrap();
             let view = found.view().unwrap();
             black_box((view.name.len(), view.score.to_native()));
+        });
+    });
+    let bare = Bare::of(snapshot);
+    group.bench_function("redb alone", |b| {
+        b.iter(|| {
+            let id = next.next().unwrap();
+            black_box(bare.rows.get(id.to_be_bytes().as_slice()).unwrap().unwrap().value().len());
         });
     });
     let select = runtime.block_on(connection.prepare("SELECT * FROM kv WHERE id = ?1")).unwrap();
@@ -125,6 +156,14 @@ fn scan(c: &mut Criterion, snapshot: &Snapshot, runtime: &Runtime, connection: &
         b.iter(|| {
             for row in snapshot.scan("kv").unwrap() {
                 black_box(row.unwrap().real(2).unwrap());
+            }
+        });
+    });
+    let bare = Bare::of(snapshot);
+    group.bench_function("redb alone", |b| {
+        b.iter(|| {
+            for row in bare.rows.range_owned::<&[u8]>(..).unwrap() {
+                black_box(row.unwrap().1.value().len());
             }
         });
     });

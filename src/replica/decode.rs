@@ -5,6 +5,7 @@
 
 use super::row::Row;
 use crate::error::{Error, Kind, Result};
+use crate::schema::Column;
 use crate::value::ValueRef;
 use serde::de::value::{BorrowedStrDeserializer, SeqDeserializer};
 use serde::de::{self, DeserializeSeed, Deserializer, Expected, MapAccess, SeqAccess, Unexpected, Visitor};
@@ -32,8 +33,10 @@ impl Row {
     /// # Errors
     /// `Mismatch` if a column does not fit; it names table and column, what was expected and what is there.
     pub fn decode<'a, T: de::Deserialize<'a>>(&'a self) -> Result<T> {
-        let row = Decoder { row: self, values: self.values()? };
-        T::deserialize(row).map_err(|e| {
+        T::deserialize(Decoder(self)).map_err(|e| {
+            if let Some(damaged) = e.damaged {
+                return *damaged;
+            }
             let table = &self.table().name;
             let column = e.column.map_or_else(String::new, |c| format!(", column {c}"));
             Error::new(Kind::Mismatch, format!("table {table}{column}: {}", e.what))
@@ -46,16 +49,24 @@ impl Row {
 struct Misfit {
     column: Option<String>,
     what: String,
+    /// It is not that something does not fit: a value cannot be read.
+    damaged: Option<Box<Error>>,
 }
 
 impl Misfit {
     fn new(what: impl fmt::Display) -> Self {
-        Self { column: None, what: what.to_string() }
+        Self { column: None, what: what.to_string(), damaged: None }
     }
 
     fn at(mut self, column: &str) -> Self {
         self.column.get_or_insert_with(|| column.to_owned());
         self
+    }
+}
+
+impl From<Error> for Misfit {
+    fn from(e: Error) -> Self {
+        Self { column: None, what: String::new(), damaged: Some(Box::new(e)) }
     }
 }
 
@@ -101,19 +112,16 @@ impl de::Error for Misfit {
     }
 }
 
-struct Decoder<'a> {
-    row: &'a Row,
-    values: Vec<ValueRef<'a>>,
-}
+struct Decoder<'a>(&'a Row);
 
 impl<'a> Decoder<'a> {
     fn columns(self) -> Columns<'a> {
-        Columns { row: self.row, values: self.values.into_iter().enumerate(), value: None }
+        Columns { row: self.0, names: self.0.columns().iter().enumerate(), column: None }
     }
 
     fn only(&self) -> std::result::Result<Cell<'a>, Misfit> {
-        match self.values.as_slice() {
-            [one] => Ok(Cell(*one)),
+        match self.0.columns() {
+            [_] => Ok(Cell(self.0.value(0)?)),
             more => Err(Misfit::new(format_args!("a row of one column was expected, it has {}", more.len()))),
         }
     }
@@ -188,17 +196,21 @@ impl<'de> Deserializer<'de> for Decoder<'de> {
     forward_to_deserialize_any! { map struct unit unit_struct identifier ignored_any }
 }
 
-/// The columns of a row, one after another.
+/// The columns of a row, one after another; a value is read when it is asked for.
 struct Columns<'a> {
     row: &'a Row,
-    values: std::iter::Enumerate<std::vec::IntoIter<ValueRef<'a>>>,
-    /// The column whose name was given last, and its value.
-    value: Option<(usize, ValueRef<'a>)>,
+    names: std::iter::Enumerate<std::slice::Iter<'a, Column>>,
+    /// The column whose name was given last.
+    column: Option<(usize, &'a Column)>,
 }
 
-impl<'a> Columns<'a> {
-    fn name(&self, column: usize) -> &'a str {
-        self.row.columns().get(column).map_or("", |c| c.name.as_str())
+impl<'de> Columns<'de> {
+    fn value<S: DeserializeSeed<'de>>(
+        &self,
+        (at, column): (usize, &Column),
+        seed: S,
+    ) -> std::result::Result<S::Value, Misfit> {
+        seed.deserialize(Cell(self.row.value(at)?)).map_err(|e| e.at(&column.name))
     }
 }
 
@@ -209,16 +221,14 @@ impl<'de> MapAccess<'de> for Columns<'de> {
         &mut self,
         seed: K,
     ) -> std::result::Result<Option<K::Value>, Misfit> {
-        self.value = self.values.next();
-        let Some((column, _)) = self.value else { return Ok(None) };
-        seed.deserialize(BorrowedStrDeserializer::new(self.name(column))).map(Some)
+        self.column = self.names.next();
+        let Some((_, column)) = self.column else { return Ok(None) };
+        seed.deserialize(BorrowedStrDeserializer::new(&column.name)).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> std::result::Result<S::Value, Misfit> {
-        let Some((column, value)) = self.value.take() else {
-            return Err(Misfit::new("a value without a name"));
-        };
-        seed.deserialize(Cell(value)).map_err(|e| e.at(self.name(column)))
+        let named = self.column.take().ok_or_else(|| Misfit::new("a value without a name"))?;
+        self.value(named, seed)
     }
 }
 
@@ -229,8 +239,8 @@ impl<'de> SeqAccess<'de> for Columns<'de> {
         &mut self,
         seed: S,
     ) -> std::result::Result<Option<S::Value>, Misfit> {
-        let Some((column, value)) = self.values.next() else { return Ok(None) };
-        seed.deserialize(Cell(value)).map(Some).map_err(|e| e.at(self.name(column)))
+        let Some(next) = self.names.next() else { return Ok(None) };
+        self.value(next, seed).map(Some)
     }
 }
 

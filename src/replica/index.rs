@@ -76,7 +76,7 @@ pub(super) fn is_same(a: &[String], b: &[String]) -> bool {
 
 /// Appends a row's values as an index has them: in SQLite's order, text by its bytes. A column that the row lacks is
 /// NULL.
-pub(super) fn push_values(
+fn push_values(
     out: &mut Vec<u8>,
     table: &Table,
     archived: Archived<'_>,

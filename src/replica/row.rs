@@ -2,11 +2,10 @@
 
 use super::apply::after_all;
 use super::guard::failed;
-use super::index::push_values;
 use super::prefix;
 use super::slot::Ticket;
 use crate::error::{Error, Kind, Result};
-use crate::key;
+use crate::key::{self, Collation};
 use crate::record::history::Side;
 use crate::record::{Archived, Place, Spot, has_long, place_at, unseal};
 use crate::schema::{Column, Table};
@@ -126,11 +125,15 @@ impl Row {
         &self.table().columns
     }
 
-    /// Appends what an index of these columns has of this row.
+    /// Appends what an index of these columns has of this row, as `index::push_values` does.
     pub(super) fn push_indexed(&self, out: &mut Vec<u8>, columns: &[String]) -> Result<()> {
-        let long =
-            self.long.iter().filter_map(|(c, b)| Some((u16::try_from(*c).ok()?, b.as_slice()))).collect();
-        push_values(out, self.table(), Archived::again(self.record.bytes())?, columns, &long);
+        for name in columns {
+            let value = match self.table().column(name) {
+                Some(column) => self.value(column)?,
+                None => ValueRef::Null,
+            };
+            key::push(out, value, Collation::Binary);
+        }
         Ok(())
     }
 

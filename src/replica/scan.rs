@@ -166,10 +166,15 @@ impl Snapshot {
     pub fn get(&self, table: &str, key: impl Into<Key>) -> Result<Option<Row>> {
         let held = self.held(table)?;
         let name = place(held, held.no, &key.into())?;
+        let mut row = None;
         self.ticket.guarded(|| {
-            let record = self.rows.get_owned(name.as_slice()).map_err(failed)?;
-            record.map(|r| Row::new(name, r, &held.shapes, &self.pieces)).transpose()
-        })
+            if let Some(record) = self.rows.get_owned(name.as_slice()).map_err(failed)? {
+                // A row is large: it is not handed through the guard.
+                row = Some(Row::new(name, record, &held.shapes, &self.pieces)?);
+            }
+            Ok(())
+        })?;
+        Ok(row)
     }
 
     /// All rows of a table, in key order; from the end with [`Iterator::rev`].
@@ -275,7 +280,10 @@ impl Snapshot {
                 None => (rows.range_owned::<&[u8]>(bounds).map_err(failed)?, None),
                 Some(state) => {
                     let entries: Bytes = self.read.open_table(INDEX).map_err(failed)?;
-                    (entries.range_owned::<&[u8]>(bounds).map_err(failed)?, Some(Along { state, rows }))
+                    (
+                        entries.range_owned::<&[u8]>(bounds).map_err(failed)?,
+                        Some(Along { state, rows, says: Vec::new() }),
+                    )
                 }
             };
             let (shapes, ticket) = (Arc::clone(&held.shapes), Arc::clone(&self.ticket));
@@ -491,21 +499,24 @@ pub struct Scan {
 struct Along {
     state: IndexState,
     rows: Bytes,
+    /// What the last row's entry has to be: its room is used again.
+    says: Vec<u8>,
 }
 
 impl Along {
     /// The row that an entry names, if it is what the entry says.
-    fn row(&self, (name, key): (&[u8], &[u8]), (shapes, pieces): (&Shapes, &Bytes)) -> Result<Row> {
+    fn row(&mut self, (name, key): (&[u8], &[u8]), (shapes, pieces): (&Shapes, &Bytes)) -> Result<Row> {
         let table = || shapes.all.last().map_or("", |(_, t)| t.name.as_str());
         let row_name = [prefix(self.state.table).as_slice(), key].concat();
         let Some(record) = self.rows.get_owned(row_name.as_slice()).map_err(failed)? else {
             return stale(table(), &self.state.columns);
         };
         let row = Row::new(row_name, record, shapes, pieces)?;
-        let mut says = prefix(self.state.number).to_vec();
-        row.push_indexed(&mut says, &self.state.columns)?;
-        says.extend_from_slice(key);
-        if says == name { Ok(row) } else { stale(table(), &self.state.columns) }
+        self.says.clear();
+        self.says.extend_from_slice(&prefix(self.state.number));
+        row.push_indexed(&mut self.says, &self.state.columns)?;
+        self.says.extend_from_slice(key);
+        if self.says == name { Ok(row) } else { stale(table(), &self.state.columns) }
     }
 }
 
@@ -515,18 +526,23 @@ impl Scan {
             return None;
         }
         let Self { range, along, shapes, pieces, ticket, .. } = self;
-        let next = ticket.guarded(|| {
+        let mut row = None;
+        let read = ticket.guarded(|| {
             let Some(entry) = (if from_end { range.next_back() } else { range.next() }) else {
-                return Ok(None);
+                return Ok(());
             };
             let (name, record) = entry.map_err(failed)?;
-            if let Some(along) = along {
-                return along.row((name.value(), record.value()), (shapes, pieces)).map(Some);
-            }
-            Row::new(name.value().to_vec(), record, shapes, pieces).map(Some)
+            row = Some(match along {
+                Some(along) => along.row((name.value(), record.value()), (shapes, pieces))?,
+                None => Row::new(name.value().to_vec(), record, shapes, pieces)?,
+            });
+            Ok(())
         });
-        self.ended = next.is_err();
-        next.transpose()
+        self.ended = read.is_err();
+        match read {
+            Ok(()) => row.map(Ok),
+            Err(e) => Some(Err(e)),
+        }
     }
 }
 

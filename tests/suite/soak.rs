@@ -70,7 +70,8 @@ fn a_soak_with_schema_changes_and_kills_ends_equal_and_nothing_creeps() {
     let side = "CREATE TABLE side(id INTEGER PRIMARY KEY, body TEXT)";
     oracle.script(&source, &["PRAGMA journal_mode = WAL", EVENTS, side]);
     redtail.ok(&["init", "-s", "source.db"]);
-    let writer = Writer::start(&source, Ledger::default(), chance.fork());
+    // The changelog is as long as a while of writing: at a pace of the machine's own it would tell of the machine.
+    let writer = Writer::paced(&source, Ledger::default(), chance.fork(), Duration::from_millis(3));
     let mut run = redtail.spawn_run("source.db", "replica.redb");
     run.live();
     let begun = Instant::now();

@@ -98,7 +98,12 @@ impl Ledger {
 
 impl Writer {
     /// Starts writing to the table [`EVENTS`], which holds what `ledger` says.
-    pub(crate) fn start(db: &Path, mut ledger: Ledger, mut chance: Chance) -> Self {
+    pub(crate) fn start(db: &Path, ledger: Ledger, chance: Chance) -> Self {
+        Self::paced(db, ledger, chance, Duration::ZERO)
+    }
+
+    /// The same, with a rest after each commit: as much is written on a busy machine as on an idle one, nearly.
+    pub(crate) fn paced(db: &Path, mut ledger: Ledger, mut chance: Chance, rest: Duration) -> Self {
         let shared = Arc::new(Shared::default());
         let (db, its): (PathBuf, _) = (db.to_owned(), Arc::clone(&shared));
         let thread = std::thread::spawn(move || {
@@ -108,6 +113,7 @@ impl Writer {
                     ledger.step(&connection, &mut chance).await;
                     *its.commits.lock().unwrap() += 1;
                     its.more.notify_all();
+                    std::thread::park_timeout(rest);
                 }
             });
             ledger
