@@ -265,13 +265,17 @@ fn over_new(t: &SourceTable, expression: &str, event: Event, in_doubt: Option<&s
 /// An expression over these values in the place of columns, each with the affinity and the collation of its own.
 ///
 /// The columns of a compound have what its first part's have. It has no rows here, and its second no table, so
-/// that no version flattens it. Later ones (3.41) make a BLOB column of a TEXT one beside a value that may be
-/// a number, and of a numeric one beside what may be text: see [`cast`].
+/// that no version flattens it. Later ones (3.41) make a BLOB column of a TEXT one beside a value that may be a
+/// number, and of a numeric one beside what may be text: see [`cast`]. They are named again: else the application
+/// could not rename one, because SQLite changes it within the part and not in the expression around that.
 fn as_rows(t: &SourceTable, expression: &str, value: impl Fn(&str) -> String) -> String {
     let columns = mentioned(t, expression);
     let rowids = rowids(t, expression);
     let (table, own) = (quote(&t.table.name), t.rowid.unwrap_or_default());
-    let heads = columns.iter().map(|n| quote(n)).chain(rowids.iter().map(|name| format!("{own} AS {name}")));
+    let heads = columns
+        .iter()
+        .map(|n| format!("{0} AS {0}", quote(n)))
+        .chain(rowids.iter().map(|name| format!("{own} AS {name}")));
     let heads = heads.collect::<Vec<_>>().join(",");
     let values = columns.iter().map(|n| value(n)).chain(rowids.iter().map(|_| format!("NEW.{own}")));
     let values = values.collect::<Vec<_>>().join(",");

@@ -126,6 +126,9 @@ fn schema_changes_succeed_and_fail_as_without_capture() {
         "CREATE TABLE u(k TEXT PRIMARY KEY, v, w, lower)",
         "CREATE UNIQUE INDEX u_e ON u(lower(v))",
         "INSERT INTO u VALUES ('a', 'b', 'c', 'd')",
+        "CREATE TABLE w(k INTEGER PRIMARY KEY, b, c TEXT, d, e)",
+        "CREATE UNIQUE INDEX w_c ON w(CASE WHEN b > c THEN b ELSE 'z' END, k > 0) WHERE d > 'a'",
+        "INSERT INTO w VALUES (1, 1, '2', 'b', NULL)",
         "CREATE VIEW shown AS SELECT a, b FROM t",
     ]);
     pair.assert_same(
@@ -140,6 +143,13 @@ fn schema_changes_succeed_and_fail_as_without_capture() {
             "INSERT INTO u(\"the key\", vv) VALUES ('c', 'c'), ('d', 'B')",
             "REPLACE INTO u(\"the key\", vv) VALUES ('c', 'B')",
             "ALTER TABLE u RENAME TO \"u 2\"",
+            "ALTER TABLE w RENAME COLUMN b TO bb",
+            "ALTER TABLE w RENAME COLUMN c TO \"the c\"",
+            "ALTER TABLE w RENAME COLUMN d TO dd",
+            "ALTER TABLE w DROP COLUMN e",
+            "REPLACE INTO w(bb, \"the c\", dd) VALUES (0, '1', 'c') RETURNING *",
+            "ALTER TABLE w RENAME TO w2",
+            "UPDATE OR REPLACE w2 SET dd = 'bb' RETURNING *",
             "UPDATE \"u 2\" SET vv = 'q', x = changes()",
             "ALTER TABLE t RENAME COLUMN a TO aa",
             "ALTER TABLE t RENAME TO t2",
