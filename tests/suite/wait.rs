@@ -152,27 +152,38 @@ fn a_replica_that_is_level_counts_as_reached_and_a_timeout_says_why_it_was_not()
     });
 }
 
+/// A replicator that runs, and the application's connection beside it.
+struct Following {
+    replicator: Arc<Replicator>,
+    connection: libsql::Connection,
+    stop: tokio::sync::oneshot::Sender<()>,
+    running: tokio::task::JoinHandle<redtail::Result<()>>,
+}
+
+async fn following(folder: &TempDir) -> Following {
+    let (db, config) = (folder.path().join("source.db"), Config::default());
+    let source = Source::open(&db.display().to_string(), &config).unwrap();
+    let replica = Replica::open(folder.path().join("replica.redb"), &config).unwrap();
+    let replicator = Arc::new(Replicator::new(source, replica, config));
+    replicator.sync_once().await.unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let running = tokio::spawn({
+        let replicator = Arc::clone(&replicator);
+        async move { replicator.run(async { drop(stopped.await) }).await }
+    });
+    let connection = libsql::Builder::new_local(db).build().await.unwrap().connect().unwrap();
+    connection.busy_timeout(Duration::from_secs(30)).unwrap();
+    Following { replicator, connection, stop, running }
+}
+
 /// `REDTAIL_ROUNDS` sets how many: 300 by default, 10,000 for a long run.
 #[test]
 fn what_one_has_written_is_in_the_snapshot_that_one_takes_next() {
     let rounds: i64 = std::env::var("REDTAIL_ROUNDS").map_or(300, |n| n.parse().unwrap());
     let folder = TempDir::new().unwrap();
-    let db = folder.path().join("source.db");
-    application(&db, SHOP);
+    application(&folder.path().join("source.db"), SHOP);
     block_on(async {
-        let config = Config::default();
-        let source = Source::open(&db.display().to_string(), &config).unwrap();
-        let replica = Replica::open(folder.path().join("replica.redb"), &config).unwrap();
-        let replicator = Arc::new(Replicator::new(source, replica, config));
-        replicator.sync_once().await.unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let running = tokio::spawn({
-            let replicator = Arc::clone(&replicator);
-            async move { replicator.run(async { drop(stopped.await) }).await }
-        });
-        let database = libsql::Builder::new_local(&db).build().await.unwrap();
-        let connection = database.connect().unwrap();
-        connection.busy_timeout(Duration::from_secs(30)).unwrap();
+        let Following { replicator, connection, stop, running } = following(&folder).await;
         let mut took = Vec::new();
         for n in 1..=rounds {
             let sql = "INSERT INTO items VALUES (1, ?1) ON CONFLICT(id) DO UPDATE SET name = excluded.name";
@@ -196,22 +207,9 @@ fn what_one_has_written_is_in_the_snapshot_that_one_takes_next() {
 #[test]
 fn a_migration_is_in_the_snapshot_that_one_takes_next() {
     let folder = TempDir::new().unwrap();
-    let db = folder.path().join("source.db");
-    application(&db, SHOP);
+    application(&folder.path().join("source.db"), SHOP);
     block_on(async {
-        let config = Config::default();
-        let source = Source::open(&db.display().to_string(), &config).unwrap();
-        let replica = Replica::open(folder.path().join("replica.redb"), &config).unwrap();
-        let replicator = Arc::new(Replicator::new(source, replica, config));
-        replicator.sync_once().await.unwrap();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let running = tokio::spawn({
-            let replicator = Arc::clone(&replicator);
-            async move { replicator.run(async { drop(stopped.await) }).await }
-        });
-        let database = libsql::Builder::new_local(&db).build().await.unwrap();
-        let connection = database.connect().unwrap();
-        connection.busy_timeout(Duration::from_secs(30)).unwrap();
+        let Following { replicator, connection, stop, running } = following(&folder).await;
         for n in 0..12 {
             let sql = format!(
                 "CREATE TABLE new_{n}(id INTEGER PRIMARY KEY, v); INSERT INTO new_{n} VALUES (1, {n});

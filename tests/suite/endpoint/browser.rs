@@ -1,4 +1,4 @@
-//! The page, as a real browser shows it: what it says with a live, a dead and an empty source, and that nothing on
+//! The page, as a real browser shows it: what it says with a live, a busy, a dead and an empty source, and that nothing on
 //! it was refused by its own policy.
 
 use std::fs;
@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use crate::support::http::Endpoint;
 use crate::support::redtail::{Redtail, finish};
-use crate::support::skip;
-use crate::support::writer::application;
+use crate::support::writer::{EVENTS, Ledger, Writer, application};
+use crate::support::{Chance, skip};
 
 use super::SHOP;
 
@@ -98,6 +98,18 @@ fn the_page_shows_what_goes_on_and_breaks_nothing_of_its_own_policy() {
         }
         assert!(page.contains(r#"<section id="banner" role="alert" hidden"#), "{page}");
     }
+
+    // Written to as fast as it takes it.
+    application(&source, &[EVENTS]);
+    let writer = Writer::start(&source, Ledger::default(), Chance::new("the_page_under_load"));
+    writer.wait_more(200);
+    let page = browser.open(&url, "load", &[WIDE]);
+    for shown in [r#"data-failing="false""#, ">event</td>", ">whole</td>", "class=\"line\"", ">None.<"] {
+        assert!(page.contains(shown), "under load: {shown}: {page}");
+    }
+    assert!(page.contains(r#"<section id="banner" role="alert" hidden"#), "{page}");
+    writer.stop();
+    run.caught_up();
 
     // Its source dies.
     fs::create_dir(redtail.path("away")).unwrap();
