@@ -32,7 +32,7 @@ fn a_process_that_slept_in_a_transaction_goes_on() {
     remote.application(&["INSERT INTO u VALUES (1, 'made while it slept')", "UPDATE t SET v = 'y'"]);
     poll(|| (begun.elapsed() > IDLE).then_some(())).unwrap();
     run.send("CONT");
-    remote.follows(&mut run);
+    remote.follows_with(&mut run, "u");
     remote.assert_equal("awake again");
     run.stop();
 }
@@ -92,7 +92,7 @@ fn a_server_whose_database_is_utf_16_is_followed() {
             "CREATE TABLE u(id INTEGER PRIMARY KEY, v TEXT COLLATE NOCASE UNIQUE)",
             "INSERT INTO u VALUES (1, 'É'), (2, 'é'), (3, 'e')",
         ]);
-        remote.follows(&mut run);
+        remote.follows_with(&mut run, "u");
         remote.assert_equal("changes");
         run.stop();
         let verified = remote.redtail.run(&["verify", "-s", &remote.source, "-r", super::REPLICA]);
@@ -120,7 +120,7 @@ fn a_server_that_has_only_the_second_version_of_the_protocol_is_followed() {
         "REPLACE INTO u VALUES ('c', 2)",
         "DELETE FROM t WHERE id = 1",
     ]);
-    remote.follows(&mut run);
+    remote.follows_with(&mut run, "u");
     remote.assert_equal("changes");
     run.stop();
     remote.redtail.ok(&["remove", "-s", &remote.source, "--force"]);

@@ -79,6 +79,18 @@ impl Remote {
         self.oracle.integers(&self.server.database(), "SELECT max(seq) FROM _redtail_changelog")[0]
     }
 
+    /// The same where a table was made, which has no entry: until the `run` knows it.
+    fn follows_with(&mut self, run: &mut Run, table: &str) {
+        let known = poll(|| {
+            run.assert_running();
+            let text = self.redtail.run(&["status", "-r", REPLICA, "--json"]);
+            let status: serde_json::Value = serde_json::from_str(&text.stdout).ok()?;
+            status["tables"].as_array()?.iter().any(|t| t["name"] == table).then_some(())
+        });
+        assert!(known.is_some(), "table {table} is not known");
+        self.follows(run);
+    }
+
     /// Waits until a `run` has applied the server's head, read by somebody else, and is consistent.
     fn follows(&mut self, run: &mut Run) {
         let head = self.head();
