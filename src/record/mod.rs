@@ -311,7 +311,7 @@ impl<'a> Archived<'a> {
     pub fn new(record: &'a [u8]) -> Result<Self> {
         let (header, body) = opened(record)?;
         let row = rkyv::api::low::access::<ArchivedRow<'a>, rancor::Failure>(body)
-            .map_err(|e| damaged(format!("record is no archive: {e}")))?;
+            .map_err(|_| damaged("record is no archive"))?;
         Ok(Self { row, shape: header.shape })
     }
 
@@ -324,7 +324,7 @@ impl<'a> Archived<'a> {
         let cut = || damaged("record is cut short");
         let ([_, _, s0, s1, ..], body) = record.split_first_chunk::<HEADER>().ok_or_else(cut)?;
         let row = rkyv::api::low::access::<ArchivedRow<'a>, rancor::Failure>(body)
-            .map_err(|e| damaged(format!("record is no archive: {e}")))?;
+            .map_err(|_| damaged("record is no archive"))?;
         Ok(Self { row, shape: u16::from_le_bytes([*s0, *s1]) })
     }
 
@@ -366,7 +366,7 @@ pub(crate) fn place_at(record: &[u8], spot: Spot, column: usize) -> Result<Optio
     let (at, body) = (spot.at.wrapping_sub(HEADER), record.get(HEADER..).unwrap_or_default());
     let at = at.wrapping_add(column.wrapping_mul(size_of::<ArchivedStored<'_>>()));
     let value = rkyv::api::low::access_pos::<ArchivedStored<'_>, rancor::Failure>(body, at)
-        .map_err(|e| damaged(format!("record has no value there: {e}")))?;
+        .map_err(|_| damaged("record has no value there"))?;
     Ok(Some(placed(value)))
 }
 
