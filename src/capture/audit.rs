@@ -77,7 +77,7 @@ pub(crate) fn audit(sql: &mut Sql, demand: &Demand, asked: &mut Known) -> Result
     let mut installed = migrate::is_installed(sql)?;
     if installed {
         migrate::refuse_newer(sql)?;
-        installed = sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?.is_some();
+        installed = migrate::head(sql)?.is_some();
     }
     let current = installed && migrate::is_current(sql)? && bound::max_rows(sql)?.is_some();
     let ids = if installed { ids(sql)? } else { HashMap::new() };

@@ -15,11 +15,22 @@ pub(super) const MIGRATIONS: [&str; 2] =
 /// The tables without which there is no capture.
 const TABLES: [&str; 3] = ["changelog", "tables", "meta"];
 
+/// The newest entry's seq, as one expression; NULL if somebody emptied the changelog, also if the application has
+/// entered keys since: numbers start over then, and within the same millisecond the very entry that a replica
+/// stands at may come again. The first entry is the seed as long as it has not been pruned.
+pub(crate) const HEAD: &str = "(SELECT max(seq) FROM _redtail_changelog WHERE NOT EXISTS \
+     (SELECT 1 FROM _redtail_changelog WHERE seq = 1 AND tbl IS NOT 0))";
+
 /// Whether the bookkeeping is there, by the schema alone.
 pub(crate) fn is_installed(sql: &mut Sql) -> Result<bool> {
     let names = TABLES.map(|t| format!("'{PREFIX}{t}'")).join(",");
     let count = format!("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ({names})");
     Ok(sql.integer(&count, &[])? == Some(TABLES.len() as i64))
+}
+
+/// The newest entry's seq; `None` if somebody emptied the changelog.
+pub(crate) fn head(sql: &mut Sql) -> Result<Option<i64>> {
+    sql.integer(&format!("SELECT {HEAD}"), &[])
 }
 
 /// Whether the bookkeeping is that of this redtail, with nothing missing.
@@ -76,9 +87,9 @@ pub(crate) fn migrate(sql: &mut Sql) -> Result<()> {
         // Somebody dropped it: whoever follows registers again.
         sql.script(MIGRATIONS.get(1).copied().unwrap_or_default())?;
     }
-    if sql.integer("SELECT max(seq) FROM _redtail_changelog", &[])?.is_none() {
+    if head(sql)?.is_none() {
         sql.run("UPDATE _redtail_meta SET value = randomblob(16) WHERE name = 'log'")?;
-        sql.run(&format!("INSERT INTO _redtail_changelog(tbl, op, at) VALUES (0, 0, {NOW_MS})"))?;
+        sql.run(&format!("REPLACE INTO _redtail_changelog(seq, tbl, op, at) VALUES (1, 0, 0, {NOW_MS})"))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ mod migrate;
 mod sqltext;
 mod triggers;
 
-pub(crate) use migrate::{has_consumers, is_installed as migrate_is_installed, log_id};
+pub(crate) use migrate::{HEAD, has_consumers, is_installed as migrate_is_installed, log_id};
 pub(crate) use sqltext::statements;
 
 use crate::config::{Config, Wants};

@@ -14,7 +14,7 @@ pub(crate) use super::wake::Stop;
 use super::wake::Woken;
 use crate::capture::audit::Audit;
 use crate::capture::known::SharedKnown;
-use crate::capture::{Demand, install, log_id, migrate_is_installed};
+use crate::capture::{Demand, HEAD, install, log_id, migrate_is_installed};
 use crate::config::Config;
 use crate::cursor::{Cursor, LogId, Position};
 use crate::error::{Error, Kind, Result};
@@ -342,7 +342,7 @@ impl<O: Observer> Follower<O> {
             return Ok(Outcome::Repair);
         }
         let Some(look) = self.look()? else {
-            let emptied = Error::new(Kind::Capture, "source: its changelog is empty; run `redtail init`");
+            let emptied = Error::new(Kind::Capture, "source: its changelog was emptied; run `redtail init`");
             return if self.may_repair() { Ok(Outcome::Repair) } else { Err(emptied) };
         };
         let head = look.head;
@@ -351,10 +351,8 @@ impl<O: Observer> Follower<O> {
             return Ok(Outcome::Behind);
         }
         let mut cursor = self.locate(look, &mut piece)?;
-        (cursor.schema_version, cursor.schema_hash) = self.schema;
         let bound = cursor.seq.saturating_add(self.window_entries());
-        let through = head.min(bound);
-        self.paging.catching_up = through < head;
+        let mut through = head.min(bound);
         if cursor.seq < through {
             let recent = self.remember((cursor.seq, bound), through, &mut piece)?;
             if recent.ids.iter().any(|id| *id >= self.next_id) && !fault::ignore_schema_version() {
@@ -362,10 +360,18 @@ impl<O: Observer> Follower<O> {
                 self.audited = None;
                 return Ok(Outcome::Again);
             }
-            self.read_entries(&recent.ids, (cursor.seq, bound), &mut piece)?;
-            cursor.fingerprint = recent.fingerprint;
+            let missing = (through - cursor.seq).saturating_sub(recent.count);
+            if missing > 0 {
+                cursor = self.begin_behind(missing, look, &mut piece)?;
+                through = head;
+            } else {
+                self.read_entries(&recent.ids, (cursor.seq, bound), &mut piece)?;
+                cursor.fingerprint = recent.fingerprint;
+            }
         }
+        (cursor.schema_version, cursor.schema_hash) = self.schema;
         cursor.seq = through;
+        self.paging.catching_up = through < head;
         if through == head || cursor.horizon < head {
             cursor.horizon = head;
             cursor.horizon_fingerprint = if through == head {
@@ -594,9 +600,8 @@ pub(crate) fn look(sql: &mut Sql) -> Result<Option<Head>> {
         if !migrate_is_installed(sql)? {
             return Ok(None);
         }
-        let query =
-            "SELECT max(seq), (SELECT schema_version FROM pragma_schema_version) FROM _redtail_changelog";
-        let head = sql.rows(query, &[], |row| Ok(ControlFlow::Break((row.value(0)?, row.value(1)?))))?;
+        let query = format!("SELECT {HEAD}, (SELECT schema_version FROM pragma_schema_version)");
+        let head = sql.rows(&query, &[], |row| Ok(ControlFlow::Break((row.value(0)?, row.value(1)?))))?;
         let Some((Value::Integer(seq), Value::Integer(schema_version))) = head else { return Ok(None) };
         let position =
             log_id(sql)?.zip(u64::try_from(seq).ok()).map(|(log_id, seq)| Position { log_id, seq });

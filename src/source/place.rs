@@ -7,6 +7,7 @@
 
 use super::exact::entry;
 use super::local::{Follower, Observer, Tracked};
+use crate::capture::HEAD;
 use crate::config::OnDivergence;
 use crate::cursor::{Cursor, LogId};
 use crate::error::{Error, Kind, Result};
@@ -32,6 +33,8 @@ pub(super) struct Recent {
     pub ids: HashSet<i64>,
     /// The fingerprint of the last one.
     pub fingerprint: u64,
+    /// How many there are: numbers have no gaps, unless somebody made one.
+    pub count: u64,
 }
 
 /// The last entry up to `?2`.
@@ -41,16 +44,16 @@ const LAST: &str = "min(?2, (SELECT max(seq) FROM _redtail_changelog))";
 pub(super) fn look_query() -> String {
     let columns = ["tbl", "op", "at", "k0", "k1"].map(|c| format!("_c.{c}"));
     format!(
-        "SELECT (SELECT max(seq) FROM _redtail_changelog), (SELECT value FROM _redtail_meta WHERE name = 'log'), \
+        "SELECT {HEAD}, (SELECT value FROM _redtail_meta WHERE name = 'log'), \
          _c.seq, {} FROM (SELECT 1) LEFT JOIN _redtail_changelog AS _c ON _c.seq = ?1",
         entry(&columns)
     )
 }
 
-/// The tables named by entries that are too old to be remembered.
+/// The tables named by entries that are too old to be remembered, and how often.
 pub(super) fn others_query() -> String {
     format!(
-        "SELECT DISTINCT tbl FROM _redtail_changelog WHERE seq > ?1 AND seq <= max(?1, {LAST} - {REMEMBER})"
+        "SELECT tbl, count(*) FROM _redtail_changelog WHERE seq > ?1 AND seq <= max(?1, {LAST} - {REMEMBER}) GROUP BY tbl"
     )
 }
 
@@ -119,12 +122,11 @@ impl<O: Observer> Follower<O> {
             return Ok(cursor);
         };
         let why = why.unwrap_or_default();
-        let shown = self.address.to_string();
         if self.in_flight {
-            // What was handed on since the start is not in `past`: look again from the replica's cursor.
-            return Err(Error::new(Kind::Unavailable, format!("source {shown} diverged: {why}")));
+            return Err(self.diverged_in_flight(&why));
         }
         if let Some(common) = self.common_past(cursor, log_id, head)? {
+            let shown = self.address.to_string();
             tracing::warn!(
                 "source {shown} went back: {why}; what changed since entry {} is read again",
                 common.seq
@@ -134,6 +136,26 @@ impl<O: Observer> Follower<O> {
             self.read_again(common.seq, piece)?;
             return Ok(common);
         }
+        self.begin_anew(&why, look, piece)
+    }
+
+    /// What was handed on since the start is not in `past`: look again from the replica's cursor.
+    fn diverged_in_flight(&self, why: &str) -> Error {
+        Error::new(Kind::Unavailable, format!("source {} diverged: {why}", self.address))
+    }
+
+    /// A cursor behind entries that are missing: what they named is not known.
+    pub(super) fn begin_behind(&mut self, missing: u64, look: Look, piece: &mut Piece) -> Result<Cursor> {
+        let why = format!("entries are missing behind {}: {missing}", self.cursor.map_or(0, |c| c.seq));
+        if self.in_flight {
+            return Err(self.diverged_in_flight(&why));
+        }
+        self.begin_anew(&why, look, piece)
+    }
+
+    /// A cursor at the head, every table left to reconcile, if that is wanted.
+    fn begin_anew(&mut self, why: &str, look: Look, piece: &mut Piece) -> Result<Cursor> {
+        let shown = self.address.to_string();
         if self.config.on_divergence == OnDivergence::Stop || !self.may_repair() {
             let what = format!(
                 "source {shown} diverged from the replica: {why}; run with on_divergence = \"rebuild\" to read it anew"
@@ -145,7 +167,7 @@ impl<O: Observer> Follower<O> {
         for (no, tracked) in &mut self.tables {
             reconcile(*no, tracked, piece);
         }
-        self.begin_here(log_id, head, piece)
+        self.begin_here(look.log_id, look.head, piece)
     }
 
     /// The newest remembered entry that the source still has, as a cursor.
@@ -246,7 +268,7 @@ impl<O: Observer> Follower<O> {
         let span = [integer(after), integer(bound)];
         let by_id: HashMap<i64, TableNo> =
             self.tables.iter().map(|(no, t)| (t.state.source_id, *no)).collect();
-        let mut recent = Recent { ids: HashSet::new(), fingerprint: 0 };
+        let mut recent = Recent { ids: HashSet::new(), fingerprint: 0, count: 0 };
         let mut entries = Vec::new();
         let tables = &self.tables;
         self.sql.rows(&query, &span, |row| {
@@ -268,9 +290,11 @@ impl<O: Observer> Follower<O> {
             piece.changes.push(Change::ForgetPast);
             self.sql.rows(&others_query(), &span, |row| {
                 recent.ids.extend(if let Value::Integer(id) = row.value(0)? { Some(id) } else { None });
+                recent.count += u64::try_from(row.integer(1)?).unwrap_or(0);
                 Ok(ControlFlow::<()>::Continue(()))
             })?;
         }
+        recent.count += entries.len() as u64;
         if !entries.is_empty() {
             piece.changes.push(Change::Remember(entries));
         }

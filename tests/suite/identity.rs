@@ -261,8 +261,8 @@ fn a_changelog_emptied_by_hand_is_noticed() {
         let before = log_id(&mut trial);
         trial.application(&[&["BEGIN"], LOST, &["DELETE FROM _redtail_changelog", "COMMIT"]].concat());
         trial.becomes_equal_by(live, "emptied");
-        // Beside a run the application may write first: then the numbers start over, and the entries tell.
-        assert!(live || log_id(&mut trial) != before);
+        // Also where the application writes first, and the numbers start over: the first entry tells.
+        assert_ne!(log_id(&mut trial), before);
         // Emptied, and filled up by the application to where it was.
         trial.application(&[
             "BEGIN",
@@ -273,6 +273,67 @@ fn a_changelog_emptied_by_hand_is_noticed() {
             &[&["DELETE FROM _redtail_changelog"], &["UPDATE t SET v = v + 1"; 30] as &[&str]].concat(),
         );
         trial.becomes_equal_by(live, "emptied and filled");
+    }
+}
+
+// Attacks: numbers that have come to the cursor again, where the very same entry stands: the clock counts in
+// milliseconds, and an application can empty the changelog and fill it in one.
+#[test]
+fn an_emptied_changelog_is_noticed_by_its_first_entry() {
+    for live in [false, true] {
+        let Some(mut trial) = begin("an_emptied_changelog_is_noticed_by_its_first_entry", live) else {
+            return;
+        };
+        trial.application(COMMON);
+        trial.assert_equal("before");
+        let before = log_id(&mut trial);
+        trial.application(&["UPDATE beat SET n = n + 1"]);
+        trial.becomes_equal_by(live, "at an entry of beat");
+        let newest =
+            "SELECT seq, tbl, op, at, k0, k1 IS NULL FROM _redtail_changelog ORDER BY seq DESC LIMIT 1";
+        let newest = trial.integers(newest);
+        let [seq, tbl, op, at, k0, 1] = newest[..] else { panic!("another entry: {newest:?}") };
+        let again = format!(
+            "UPDATE _redtail_changelog SET tbl = {tbl}, op = {op}, at = {at}, k0 = {k0} WHERE seq = {seq}"
+        );
+        let trimmed = format!("DELETE FROM _redtail_changelog WHERE seq > {seq}");
+        let fill = vec!["UPDATE t SET v = v + 1"; usize::try_from(seq).unwrap()];
+        let writes = [LOST, &["DELETE FROM _redtail_changelog"], &fill, &[&again, &trimmed]].concat();
+        trial.application(&[&["BEGIN"], &writes[..], &["COMMIT"]].concat());
+        assert_eq!(
+            trial.integers(
+                "SELECT seq, tbl, op, at, k0, k1 IS NULL FROM _redtail_changelog ORDER BY seq DESC LIMIT 1"
+            ),
+            newest
+        );
+        if live {
+            trial.becomes_equal("emptied and filled to the same entry");
+        } else {
+            let verify = ["verify", "-s", "source.db", "-r", "replica.redb"];
+            let verified = trial.redtail.run(&verify);
+            verified.assert_one_line("verify", &["capture is not installed; run `redtail init`"]);
+            trial.assert_equal("emptied and filled to the same entry");
+        }
+        assert_ne!(log_id(&mut trial), before);
+        trial.application(NEW);
+        trial.becomes_equal_by(live, "written on");
+    }
+}
+
+// Attacks: entries taken out between the cursor and the newest; numbers have no gaps by themselves.
+#[test]
+fn entries_missing_behind_the_cursor_are_noticed() {
+    const MANY: &str = "INSERT INTO t(k, v) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 25000) SELECT i, i FROM n";
+    for (live, writes) in [(false, LOST), (true, LOST), (false, &[MANY]), (true, &[MANY])] {
+        let Some(mut trial) = begin("entries_missing_behind_the_cursor_are_noticed", live) else { return };
+        trial.application(COMMON);
+        trial.assert_equal("before");
+        let head = trial.integers("SELECT max(seq) FROM _redtail_changelog")[0];
+        let taken = format!("DELETE FROM _redtail_changelog WHERE seq BETWEEN {} AND {}", head + 2, head + 4);
+        trial.application(&[&["BEGIN"], writes, &[&taken, "COMMIT"]].concat());
+        trial.becomes_equal_by(live, "with entries taken out");
+        trial.application(NEW);
+        trial.becomes_equal_by(live, "written on");
     }
 }
 

@@ -6,6 +6,7 @@
 //! database, where SQLite would convert, contents are hexadecimal: `tABCD;`.
 
 use super::fail;
+use crate::capture::HEAD;
 use crate::error::Result;
 use crate::source::exact::{self, Holds, Part};
 use crate::utf16::Encoding;
@@ -33,7 +34,7 @@ pub(super) struct Packed {
 }
 
 /// The changelog's key, as it stands outside of marked lists.
-const SEQ: [&str; 3] = ["seq", "_c.seq", "(SELECT max(seq) FROM _redtail_changelog)"];
+const SEQ: [&str; 3] = ["seq", "_c.seq", HEAD];
 
 /// What stands for contents when only their lengths are asked for.
 #[derive(Clone, Copy, PartialEq)]

@@ -332,6 +332,7 @@ impl Generator {
             ("DROP VIEW _redtail_end", 1),
             ("DELETE FROM _redtail_changelog", 1),
             ("DELETE FROM _redtail_changelog WHERE seq < (SELECT max(seq) FROM _redtail_changelog)", 2),
+            ("DELETE FROM _redtail_changelog WHERE seq % 3 = 1 AND seq < (SELECT max(seq) FROM _redtail_changelog)", 2),
         ]);
         let mut steps = vec![Step::sql(statement)];
         steps.extend(self.some_statements(3));
