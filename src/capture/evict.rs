@@ -11,7 +11,7 @@ use super::triggers::{Op, enter_from, key_expressions};
 use crate::fault;
 use crate::schema::affinity;
 use crate::source::sql::quote;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The searches of BEFORE INSERT: whether any finds a row, and the statements that enter what they find.
 pub(crate) fn before_insert(t: &SourceTable, id: i64) -> Option<(String, Vec<String>)> {
@@ -169,17 +169,16 @@ fn new_value_within(t: &SourceTable, name: &str, within: &mut Vec<String>) -> St
     if let Some(default) = replaced_by(column) {
         return format!("coalesce({new},{})", stored(&column.declared, default));
     }
-    match t.generated.get(&column.name) {
-        Some(expression)
-            if !within.contains(&column.name) && made_of_defaults(t, expression, &mut Vec::new()) =>
-        {
-            within.push(column.name.clone());
-            let value = subquery(t, expression, within);
-            within.pop();
-            value
-        }
-        _ => new,
+    let Some(expression) = t.generated.get(&column.name) else { return new };
+    let defaults = defaults_in(t, expression);
+    if defaults.is_empty() || within.contains(&column.name) {
+        return new;
     }
+    let nulls: Vec<String> = defaults.iter().map(|n| format!("NEW.{} IS NULL", quote(n))).collect();
+    within.push(column.name.clone());
+    let value = over_values(t, expression, None, within);
+    within.pop();
+    format!("CASE WHEN {} THEN {value} ELSE {new} END", nulls.join(" OR "))
 }
 
 /// A default as it is stored: the column's affinity is applied to it (<https://sqlite.org/datatype3.html#type_affinity>),
@@ -206,16 +205,12 @@ fn replaced_by(column: &SourceColumn) -> Option<&str> {
     (!default.eq_ignore_ascii_case("null")).then_some(default)
 }
 
-/// Whether a generated column's expression needs such a default, directly or through another one.
-fn made_of_defaults(t: &SourceTable, expression: &str, seen: &mut Vec<String>) -> bool {
-    mentioned(t, expression).into_iter().any(|name| {
-        if seen.contains(&name) {
-            return false;
-        }
-        seen.push(name.clone());
-        let through = t.generated.get(&name).is_some_and(|x| made_of_defaults(t, x, seen));
-        through || t.column(&name).is_some_and(|c| replaced_by(c).is_some())
-    })
+/// The columns of which an expression is made, directly or through generated ones, that have such a default.
+fn defaults_in(t: &SourceTable, expression: &str) -> Vec<String> {
+    let mut names = bases(t, &mentioned(t, expression).into_iter().collect());
+    names.extend(mentioned(t, expression));
+    names.retain(|n| t.column(n).is_some_and(|c| replaced_by(c).is_some()));
+    names.into_iter().collect()
 }
 
 /// An expression over NEW's values under the columns' names.
@@ -224,11 +219,26 @@ fn subquery(t: &SourceTable, expression: &str, within: &mut Vec<String>) -> Stri
     let own = t.rowid.unwrap_or_default();
     let named: Vec<String> = columns
         .iter()
-        .map(|n| format!("{} AS {}", new_value_within(t, n, within), quote(n)))
+        .map(|n| format!("{} AS {}", new_value_within(t, n, within), alias(n)))
         .chain(rowids(t, expression).iter().map(|name| format!("NEW.{own} AS {name}")))
         .collect();
     let list = if named.is_empty() { "1".to_owned() } else { named.join(",") };
-    format!("(SELECT {expression} FROM (SELECT {list}) AS _n)")
+    format!("(SELECT {} FROM (SELECT {list}) AS _n)", aliased(t, expression))
+}
+
+/// The name that a subquery gives a column: SQLite does not find TRUE and FALSE there, and would take the outer row's.
+fn alias(name: &str) -> String {
+    if is_truth(name) { quote(&format!("_redtail_{}", name.to_ascii_lowercase())) } else { quote(name) }
+}
+
+fn is_truth(name: &str) -> bool {
+    name.eq_ignore_ascii_case("true") || name.eq_ignore_ascii_case("false")
+}
+
+/// An expression over columns under these names.
+fn aliased(t: &SourceTable, expression: &str) -> String {
+    let truth = |word: &str| is_truth(word) && t.column(word).is_some();
+    sqltext::with_names(expression, |word| truth(word).then(|| alias(word)))
 }
 
 /// The index's own expression over NEW: a subquery that has NEW's values under the columns' names.
@@ -243,23 +253,36 @@ fn over_new(t: &SourceTable, expression: &str, event: Event, in_doubt: Option<&s
     if event == Event::Insert && (unknown || !rowids(t, expression).is_empty()) {
         return None;
     }
+    Some(over_values(t, expression, in_doubt, &mut Vec::new()))
+}
+
+fn over_values(
+    t: &SourceTable,
+    expression: &str,
+    in_doubt: Option<&str>,
+    within: &mut Vec<String>,
+) -> String {
+    let columns = mentioned(t, expression);
     if columns.is_empty() || !sqltext::compares(expression) {
-        return Some(subquery(t, expression, &mut Vec::new()));
+        return subquery(t, expression, within);
     }
-    let fits: Vec<String> = columns
+    let values: BTreeMap<&str, String> =
+        columns.iter().map(|n| (n.as_str(), new_value_within(t, n, within))).collect();
+    let value = |n: &str| values.get(n).cloned().unwrap_or_default();
+    let fits: Vec<String> = values
         .iter()
-        .filter_map(|n| cast(t, n).map(|(_, classes)| format!("typeof({}) IN ({classes})", new_value(t, n))))
+        .filter_map(|(n, v)| cast(t, n, v).map(|(_, classes)| format!("typeof({v}) IN ({classes})")))
         .collect();
-    let uncast = as_rows(t, expression, |n| new_value(t, n));
+    let uncast = as_rows(t, expression, value);
     if fits.is_empty() {
-        return Some(uncast);
+        return uncast;
     }
-    let typed = as_rows(t, expression, |n| match cast(t, n) {
-        Some((to, _)) => format!("CAST({} AS {to})", new_value(t, n)),
-        None => new_value(t, n),
+    let typed = as_rows(t, expression, |n| match cast(t, n, &value(n)) {
+        Some((to, _)) => format!("CAST({} AS {to})", value(n)),
+        None => value(n),
     });
     let otherwise = in_doubt.unwrap_or(&uncast);
-    Some(format!("CASE WHEN {} THEN {typed} ELSE {otherwise} END", fits.join(" AND ")))
+    format!("CASE WHEN {} THEN {typed} ELSE {otherwise} END", fits.join(" AND "))
 }
 
 /// An expression over these values in the place of columns, each with the affinity and the collation of its own.
@@ -274,20 +297,21 @@ fn as_rows(t: &SourceTable, expression: &str, value: impl Fn(&str) -> String) ->
     let (table, own) = (quote(&t.table.name), t.rowid.unwrap_or_default());
     let heads = columns
         .iter()
-        .map(|n| format!("{0} AS {0}", quote(n)))
+        .map(|n| format!("{} AS {}", quote(n), alias(n)))
         .chain(rowids.iter().map(|name| format!("{own} AS {name}")));
     let heads = heads.collect::<Vec<_>>().join(",");
     let values = columns.iter().map(|n| value(n)).chain(rowids.iter().map(|_| format!("NEW.{own}")));
     let values = values.collect::<Vec<_>>().join(",");
     format!(
-        "(SELECT {expression} FROM (SELECT {heads} FROM {table} WHERE 0 UNION ALL SELECT {values}) AS _n)"
+        "(SELECT {} FROM (SELECT {heads} FROM {table} WHERE 0 UNION ALL SELECT {values}) AS _n)",
+        aliased(t, expression)
     )
 }
 
 /// What a column's new value has to be cast to, to keep the column's affinity, and the classes that the CAST
 /// leaves as they are.
-fn cast(t: &SourceTable, name: &str) -> Option<(&'static str, &'static str)> {
-    let computed = !new_value(t, name).starts_with("NEW.");
+fn cast(t: &SourceTable, name: &str, value: &str) -> Option<(&'static str, &'static str)> {
+    let computed = !value.starts_with("NEW.");
     affinity(&t.column(name)?.declared).filter(|(to, _)| *to == "TEXT" || computed)
 }
 

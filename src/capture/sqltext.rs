@@ -146,6 +146,12 @@ pub(crate) fn with_strings(expression: &str, is_string: impl Fn(&str) -> bool) -
     tokens(expression).into_iter().map(token).collect()
 }
 
+/// The expression with other names in the place of some.
+pub(crate) fn with_names(expression: &str, other: impl Fn(&str) -> Option<String>) -> String {
+    let token = |t: &str| other(&unquoted(t)).filter(|_| is_name(t)).unwrap_or_else(|| t.to_owned());
+    tokens(expression).into_iter().map(token).collect()
+}
+
 fn unquoted(token: &str) -> String {
     let inner = || token.get(1..token.len().saturating_sub(1)).unwrap_or_default();
     match token.chars().next() {

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::record::state::{Progress, TableState};
 use crate::value::Value;
 use crate::window::{Kept, TableNo};
+use std::collections::HashSet;
 use std::time::Instant;
 
 /// A statement and what is bound to it.
@@ -27,7 +28,20 @@ pub(super) struct Paging {
     pub closely: bool,
     /// The last window did not reach the head.
     pub catching_up: bool,
+    busy: Busy,
 }
+
+/// The tables whose rows are asked for beforehand where there are many.
+#[derive(Debug, Default)]
+struct Busy {
+    /// The ids of those of the last windows, the latest first.
+    ids: Vec<i64>,
+    /// The window has entries of others.
+    surprised: bool,
+}
+
+/// Each table that is asked for beforehand costs every window a statement; where there are more, only as many are.
+const FORESEEN: usize = 8;
 
 const MOST_ENTRIES: u64 = 40_000;
 const MOST_ROWS: usize = 40_000;
@@ -53,7 +67,14 @@ struct Was {
 
 impl Default for Paging {
     fn default() -> Self {
-        Self { entries: 4_000, rows: 4_000, in_pieces: false, closely: false, catching_up: false }
+        Self {
+            entries: 4_000,
+            rows: 4_000,
+            in_pieces: false,
+            closely: false,
+            catching_up: false,
+            busy: Busy::default(),
+        }
     }
 }
 
@@ -65,6 +86,15 @@ impl Paging {
         }
         self.entries = (self.entries / 4).max(1);
         self.rows = (self.rows / 4).max(1);
+    }
+
+    /// The window is about these tables; the next ones probably, too.
+    pub fn will_read(&mut self, ids: &HashSet<i64>) {
+        let Busy { ids: busy, surprised } = &mut self.busy;
+        *surprised = !ids.iter().all(|id| busy.contains(id));
+        busy.retain(|id| !ids.contains(id));
+        busy.splice(0..0, ids.iter().copied());
+        busy.truncate(FORESEEN.max(ids.len()));
     }
 
     /// An answer of so many bytes came.
@@ -91,18 +121,21 @@ impl<O: Observer> Follower<O> {
         let bound = cursor.seq.saturating_add(self.window_entries());
         let span = [seq.clone(), Value::Integer(i64::try_from(bound).unwrap_or(i64::MAX))];
         let mut out =
-            vec![("PRAGMA schema_version".to_owned(), Vec::new()), (place::look_query(), vec![seq])];
+            vec![("PRAGMA schema_version".to_owned(), Vec::new()), (place::look_query(), Vec::new())];
         if cursor.horizon != cursor.seq {
             let horizon = Value::Integer(i64::try_from(cursor.horizon).unwrap_or(i64::MAX));
             out.push((place::fingerprint_query(), vec![horizon]));
         }
-        out.push((self.remember_query(), span.to_vec()));
-        out.push((place::others_query(), span.to_vec()));
+        out.push((self.recent_query(), span.to_vec()));
         if self.paging.catching_up {
+            out.push((place::fingerprint_query(), vec![seq]));
+            out.push((place::others_query(), span.to_vec()));
             out.push((place::head_query(), Vec::new()));
         }
-        for tracked in self.tables.values() {
-            if let Some(reader) = tracked.reader.as_ref().filter(|r| r.selection.keep.is_none()) {
+        let few = self.tables.len() <= FORESEEN;
+        for reader in self.tables.values().filter_map(|t| t.reader.as_ref()) {
+            let foreseen = few || self.paging.busy.ids.contains(&reader.captured.id);
+            if foreseen && reader.selection.keep.is_none() {
                 out.extend(reader.window_queries((cursor.seq, bound)));
             }
         }
@@ -179,8 +212,9 @@ impl<O: Observer> Follower<O> {
             self.paging.closely = true;
             return true;
         }
+        let surprised = std::mem::take(&mut self.paging.busy.surprised);
         if failed && missed {
-            self.paging.closely = true;
+            self.paging.closely = !surprised;
             return true;
         }
         if !failed && self.sql.is_server() {

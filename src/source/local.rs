@@ -22,7 +22,7 @@ use crate::fault;
 use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
 use crate::value::Value;
-use crate::window::{Change, End, Goal, Kept, Piece, Purpose, Range, Remembered, Start, TableNo};
+use crate::window::{Change, End, Goal, Kept, Piece, Purpose, REMEMBER, Range, Remembered, Start, TableNo};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -350,11 +350,9 @@ impl<O: Observer> Follower<O> {
         if self.is_behind(look) {
             return Ok(Outcome::Behind);
         }
-        let mut cursor = self.locate(look, &mut piece)?;
-        let bound = cursor.seq.saturating_add(self.window_entries());
-        let mut through = head.min(bound);
+        let (mut cursor, mut recent) = self.begin_window(look, &mut piece)?;
+        let (bound, mut through) = recent.ends;
         if cursor.seq < through {
-            let recent = self.remember((cursor.seq, bound), through, &mut piece)?;
             if recent.ids.iter().any(|id| *id >= self.next_id) && !fault::ignore_schema_version() {
                 // Somebody repaired capture, and the schema version does not show it.
                 self.audited = None;
@@ -365,6 +363,10 @@ impl<O: Observer> Follower<O> {
                 cursor = self.begin_behind(missing, look, &mut piece)?;
                 through = head;
             } else {
+                recent.remember(&mut piece);
+                if self.sql.is_server() {
+                    self.paging.will_read(&recent.ids);
+                }
                 self.read_entries(&recent.ids, (cursor.seq, bound), &mut piece)?;
                 cursor.fingerprint = recent.fingerprint;
             }
@@ -414,6 +416,9 @@ impl<O: Observer> Follower<O> {
         // At a server it is decided by how large its answers are, not by how long they take.
         let width = if self.sql.is_server() { self.paging.entries } else { self.width.unwrap_or(first) };
         let width = if fault::long_snapshots() { u64::MAX } else { width };
+        // Only where much is to be read is it asked for what cannot be remembered.
+        let remembered = self.sql.is_server() && !self.paging.catching_up;
+        let width = if remembered { width.min(REMEMBER) } else { width };
         let most = self.config.window_entries.min(width);
         let in_memory = self.tables.values().any(|t| t.reader.as_ref().is_some_and(|r| r.in_memory));
         if in_memory { most.min(self.config.chunk_rows as u64) } else { most }

@@ -23,31 +23,33 @@ use std::time::Instant;
 pub(super) struct Look {
     pub head: u64,
     pub log_id: LogId,
-    /// The fingerprint of the entry at the cursor; `None` if there is none.
-    pub at_cursor: Option<u64>,
 }
 
 /// What a range of entries is about.
+#[derive(Default)]
 pub(super) struct Recent {
+    /// The fingerprint of the entry that the range begins behind; `None` if it is gone.
+    pub at_start: Option<u64>,
     /// The ids of the tables that they name.
     pub ids: HashSet<i64>,
     /// The fingerprint of the last one.
     pub fingerprint: u64,
     /// How many there are: numbers have no gaps, unless somebody made one.
     pub count: u64,
+    /// Up to where entries were asked for, and where they end.
+    pub ends: (u64, u64),
+    /// The last of them, for the replica to remember.
+    entries: Vec<Remembered>,
+    /// There are older ones, which are not remembered.
+    more: bool,
 }
 
 /// The last entry up to `?2`.
 const LAST: &str = "min(?2, (SELECT max(seq) FROM _redtail_changelog))";
 
-/// Head, log id, and the entry at `?1`.
+/// Head and log id.
 pub(super) fn look_query() -> String {
-    let columns = ["tbl", "op", "at", "k0", "k1"].map(|c| format!("_c.{c}"));
-    format!(
-        "SELECT {HEAD}, (SELECT value FROM _redtail_meta WHERE name = 'log'), \
-         _c.seq, {} FROM (SELECT 1) LEFT JOIN _redtail_changelog AS _c ON _c.seq = ?1",
-        entry(&columns)
-    )
+    format!("SELECT {HEAD}, (SELECT value FROM _redtail_meta WHERE name = 'log')")
 }
 
 /// The tables named by entries that are too old to be remembered, and how often.
@@ -69,22 +71,15 @@ pub(super) fn head_query() -> String {
 }
 
 impl<O: Observer> Follower<O> {
-    /// The head, the log id, and the entry at the cursor: one statement, because every window asks.
-    /// `None` if somebody emptied the changelog.
+    /// The head and the log id. `None` if somebody emptied the changelog.
     pub(super) fn look(&mut self) -> Result<Option<Look>> {
-        let seq = self.cursor.map_or(0, |c| c.seq);
-        let found = self.sql.rows(&look_query(), &[integer(seq)], |row| {
+        let found = self.sql.rows(&look_query(), &[], |row| {
             let head = if let Value::Integer(head) = row.value(0)? { u64::try_from(head).ok() } else { None };
             let log_id =
                 if let Value::Blob(id) = row.value(1)? { id.try_into().ok().map(LogId) } else { None };
-            let mut values = Vec::new();
-            row.exact(3, 5, &mut values)?;
-            let there = matches!(row.value(2)?, Value::Integer(_));
-            Ok(ControlFlow::Break((head, log_id, there.then(|| fingerprint_of(&values)))))
+            Ok(ControlFlow::Break((head, log_id)))
         })?;
-        Ok(found.and_then(|(head, log_id, at_cursor)| {
-            Some(Look { head: head?, log_id: log_id.unwrap_or_default(), at_cursor })
-        }))
+        Ok(found.and_then(|(head, log_id)| Some(Look { head: head?, log_id: log_id.unwrap_or_default() })))
     }
 
     /// Whether this is a server that shows less than the replica has, of the same log: one that lags, unless
@@ -104,9 +99,25 @@ impl<O: Observer> Follower<O> {
         self.behind.get_or_insert_with(Instant::now).elapsed() < self.config.lagging
     }
 
-    /// The cursor to read from: the replica's, if the source still has the history it belongs to.
-    pub(super) fn locate(&mut self, look: Look, piece: &mut Piece) -> Result<Cursor> {
-        let Look { head, log_id, at_cursor } = look;
+    /// Where the next window begins, and what its entries are about.
+    pub(super) fn begin_window(&mut self, look: Look, piece: &mut Piece) -> Result<(Cursor, Recent)> {
+        let width = self.window_entries();
+        let ends = |seq: u64| (seq.saturating_add(width), look.head.min(seq.saturating_add(width)));
+        let mut recent = match self.cursor {
+            Some(Cursor { seq, .. }) => self.recent(seq, ends(seq))?,
+            None => Recent::default(),
+        };
+        let cursor = self.locate(look, recent.at_start, piece)?;
+        if self.cursor.map(|c| c.seq) != Some(cursor.seq) {
+            recent = self.recent(cursor.seq, ends(cursor.seq))?;
+        }
+        Ok((cursor, recent))
+    }
+
+    /// The cursor to read from: the replica's, if the source still has the history it belongs to. `at_cursor` is
+    /// the fingerprint of the entry that stands there.
+    fn locate(&mut self, look: Look, at_cursor: Option<u64>, piece: &mut Piece) -> Result<Cursor> {
+        let Look { head, log_id } = look;
         let Some(cursor) = self.cursor else { return self.begin_here(log_id, head, piece) };
         let why = if cursor.log_id != log_id {
             Some("its capture was installed anew".to_owned())
@@ -224,13 +235,16 @@ impl<O: Observer> Follower<O> {
             }
         }
         piece.changes.push(Change::ForgetPast);
-        self.remember((common - 1, common), common, piece).map(|_| ())
+        self.recent(common - 1, (common, common))?.remember(piece);
+        Ok(())
     }
 
     /// A cursor at the head: everything before it is left to reconcile.
     fn begin_here(&mut self, log_id: LogId, head: u64, piece: &mut Piece) -> Result<Cursor> {
         piece.changes.push(Change::ForgetPast);
-        let fingerprint = self.remember((head - 1, head), head, piece)?.fingerprint;
+        let mut recent = self.recent(head - 1, (head, head))?;
+        recent.remember(piece);
+        let fingerprint = recent.fingerprint;
         let (seq, horizon) = (head, head);
         Ok(Cursor {
             log_id,
@@ -249,31 +263,31 @@ impl<O: Observer> Follower<O> {
         ["tbl", "op", "at"].map(str::to_owned).into_iter().chain(keys).collect()
     }
 
-    pub(super) fn remember_query(&self) -> String {
+    /// The last entries of a range, and the one before them.
+    pub(super) fn recent_query(&self) -> String {
         let list = entry(&self.entry_columns());
         format!(
-            "SELECT seq, {list} FROM _redtail_changelog WHERE seq > max(?1, {LAST} - {REMEMBER}) AND seq <= ?2 ORDER BY seq"
+            "SELECT seq, {list} FROM _redtail_changelog WHERE seq >= max(?1, {LAST} - {REMEMBER}) AND seq <= ?2 ORDER BY seq"
         )
     }
 
-    /// Hands on the last entries of `(after, bound]`, for the replica to remember; `through` is where they end.
-    pub(super) fn remember(
-        &mut self,
-        (after, bound): (u64, u64),
-        through: u64,
-        piece: &mut Piece,
-    ) -> Result<Recent> {
+    /// What the entries of `(after, bound]` are about; `through` is where they end.
+    fn recent(&mut self, after: u64, (bound, through): (u64, u64)) -> Result<Recent> {
         let from = after.max(through.saturating_sub(REMEMBER));
-        let (query, columns) = (self.remember_query(), self.entry_columns());
+        let (query, columns) = (self.recent_query(), self.entry_columns());
         let span = [integer(after), integer(bound)];
         let by_id: HashMap<i64, TableNo> =
             self.tables.iter().map(|(no, t)| (t.state.source_id, *no)).collect();
-        let mut recent = Recent { ids: HashSet::new(), fingerprint: 0, count: 0 };
-        let mut entries = Vec::new();
+        let mut recent = Recent { more: from > after, ends: (bound, through), ..Recent::default() };
         let tables = &self.tables;
         self.sql.rows(&query, &span, |row| {
             let mut values = Vec::with_capacity(columns.len());
             row.exact(1, columns.len(), &mut values)?;
+            let (seq, fingerprint) = (u64::try_from(row.integer(0)?).unwrap_or(0), fingerprint_of(&values));
+            if seq <= from {
+                recent.at_start = (seq == after).then_some(fingerprint);
+                return Ok(ControlFlow::<()>::Continue(()));
+            }
             let id = if let Some(Value::Integer(id)) = values.first() { *id } else { 0 };
             let table = by_id.get(&id).copied();
             let mut key = Vec::new();
@@ -281,22 +295,18 @@ impl<O: Observer> Follower<O> {
                 tracked.state.table.key.encode(&mut key, values.iter().skip(3).map(Value::as_ref));
             }
             recent.ids.insert(id);
-            recent.fingerprint = fingerprint_of(&values);
-            let seq = u64::try_from(row.integer(0)?).unwrap_or(0);
-            entries.push(Remembered { seq, fingerprint: recent.fingerprint, table, key });
-            Ok(ControlFlow::<()>::Continue(()))
+            recent.fingerprint = fingerprint;
+            recent.entries.push(Remembered { seq, fingerprint, table, key });
+            Ok(ControlFlow::Continue(()))
         })?;
-        if from > after {
-            piece.changes.push(Change::ForgetPast);
+        recent.count = recent.entries.len() as u64;
+        if recent.more {
+            recent.at_start = self.fingerprint(after)?;
             self.sql.rows(&others_query(), &span, |row| {
                 recent.ids.extend(if let Value::Integer(id) = row.value(0)? { Some(id) } else { None });
                 recent.count += u64::try_from(row.integer(1)?).unwrap_or(0);
                 Ok(ControlFlow::<()>::Continue(()))
             })?;
-        }
-        recent.count += entries.len() as u64;
-        if !entries.is_empty() {
-            piece.changes.push(Change::Remember(entries));
         }
         Ok(recent)
     }
@@ -317,6 +327,18 @@ impl<O: Observer> Follower<O> {
             row.exact(0, 5, &mut values)?;
             Ok(ControlFlow::Break(fingerprint_of(&values)))
         })
+    }
+}
+
+impl Recent {
+    /// Hands the entries on, for the replica to remember.
+    pub fn remember(&mut self, piece: &mut Piece) {
+        if self.more {
+            piece.changes.push(Change::ForgetPast);
+        }
+        if !self.entries.is_empty() {
+            piece.changes.push(Change::Remember(std::mem::take(&mut self.entries)));
+        }
     }
 }
 

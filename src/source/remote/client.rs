@@ -1,6 +1,7 @@
 //! One request to a server and its answer: timeouts on everything, the token, and what it cost.
 
 use super::listen::Listener;
+use super::resolve::Addresses;
 use super::token::Tokens;
 use super::{fail, url};
 use crate::config::Config;
@@ -10,6 +11,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use ureq::unversioned::transport::DefaultConnector;
 
 /// The largest answer that is read; a server's own limit is 10 MB of values by default.
 const MAX_ANSWER: u64 = 64 << 20;
@@ -21,6 +23,7 @@ pub(crate) struct Server {
     url: String,
     insecure: bool,
     agent: ureq::Agent,
+    addresses: Addresses,
     tokens: Tokens,
     encoding: OnceLock<Encoding>,
     /// It speaks version 2 of the protocol only.
@@ -66,10 +69,12 @@ impl Server {
         if url::is_local(&url) {
             agent = agent.proxy(None);
         }
+        let addresses = Addresses::default();
         Ok(Arc::new(Self {
             url,
             insecure: config.insecure,
-            agent: agent.build().into(),
+            agent: ureq::Agent::with_parts(agent.build(), DefaultConnector::default(), addresses.clone()),
+            addresses,
             tokens: Tokens::new(config.token.clone(), config.token_file.clone())?,
             encoding: OnceLock::new(),
             v2: AtomicBool::new(false),
@@ -150,12 +155,12 @@ impl Server {
                 }
                 answered => answered,
             }
-            .map_err(|e| self.named(fail::of_transport(&e)))?;
+            .map_err(|e| self.failed(&e))?;
             let status = response.status().as_u16();
             let retry_after =
                 response.headers().get("retry-after").and_then(|v| v.to_str().ok()).map(str::to_owned);
             let read = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
-            let answer = read.map_err(|e| self.named(fail::of_transport(&e)))?;
+            let answer = read.map_err(|e| self.failed(&e))?;
             match status {
                 401 | 403 if std::mem::take(&mut again) && self.tokens.read_again()? => {}
                 401 | 403 => {
@@ -180,7 +185,7 @@ impl Server {
         if let Some(token) = self.tokens.now() {
             request = request.header("authorization", token.header());
         }
-        let response = request.call().map_err(|e| self.named(fail::of_transport(&e)))?;
+        let response = request.call().map_err(|e| self.failed(&e))?;
         let streams = response
             .headers()
             .get("content-type")
@@ -205,6 +210,12 @@ impl Server {
             "the server wants a token"
         };
         self.named(Error::new(Kind::Refused, format!("{what}{hint}")))
+    }
+
+    /// The server may be elsewhere by now.
+    fn failed(&self, e: &ureq::Error) -> Error {
+        self.addresses.forget();
+        self.named(fail::of_transport(e))
     }
 
     fn named(&self, e: Error) -> Error {

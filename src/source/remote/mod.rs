@@ -3,7 +3,7 @@
 //! `client` sends one request and classifies its failure; `wire` is the JSON of the protocol; `stream` is one
 //! connection in the sense of SQL: transactions, what is asked ahead, what is written behind; `once` asks for a
 //! window in a single request; `pack` brings rows back bit for bit as one value; `listen` hears that something
-//! changed; `token` keeps the secret.
+//! changed; `resolve` keeps the server's addresses; `token` keeps the secret.
 //!
 //! The only folder that names Hrana or HTTP. Must never show the token, nor take what a server says for true
 //! before it is known to come from one transaction.
@@ -15,6 +15,7 @@ pub(crate) mod fuzz;
 mod listen;
 mod once;
 mod pack;
+mod resolve;
 mod stream;
 mod token;
 mod url;

@@ -1,8 +1,8 @@
 //! Rows as one value: the SELECT itself writes every value of every row into one blob, bit for bit.
 //!
 //! A server sends thousands of rows this way as fast as one; and JSON could carry neither text that is not
-//! UTF-8 nor infinities. A value is a letter and what it needs: `n` NULL, `i5;` integer, `r1.5;` real, `z` a
-//! zero whose sign is to be asked for, `t2:hi` text and `b2:hi` blob with their lengths in bytes. In a UTF-16
+//! UTF-8 nor infinities. A value is a letter and what it needs: `n` NULL, `i5;` integer, `r1.5;` real (the
+//! sign of a zero is asked for), `t2:hi` text and `b2:hi` blob with their lengths in bytes. In a UTF-16
 //! database, where SQLite would convert, contents are hexadecimal: `tABCD;`.
 
 use super::fail;
@@ -106,7 +106,7 @@ impl Packed {
             self.holds.iter().enumerate().map(|(n, holds)| self.value(n, *holds, contents)).collect();
         let all = format!("group_concat({},'')", concatenated(&values));
         let all = if self.hex { all } else { format!("CAST({all} AS BLOB)") };
-        format!("SELECT count(*),{all} FROM ({})", self.inner)
+        format!("SELECT count(*) AS n,{all} AS p FROM ({})", self.inner)
     }
 
     /// The lengths of the contents, in the place of the contents.
@@ -142,45 +142,33 @@ impl Packed {
             // Most of what a small window takes is the reading of its statements.
             return format!("ifnull('i'||CAST({x} AS INTEGER)||';','n')");
         }
-        // %!.17g reads back to the same bits; quote() does not always.
-        let real = format!("'r'||printf('%!.17g',{x})||';'");
-        let real =
-            if holds == Holds::Any { format!("CASE WHEN {x}=0.0 THEN 'z' ELSE {real} END") } else { real };
-        let (text, blob) = match (contents, self.hex) {
-            (Contents::Length, _) => {
-                (format!("'t'||length(CAST({x} AS BLOB))||';'"), format!("'b'||length({x})||';'"))
-            }
-            (Contents::Whole, true) => {
-                (format!("'t'||hex(CAST({x} AS BLOB))||';'"), format!("'b'||hex({x})||';'"))
-            }
-            (Contents::Whole, false) => {
-                (format!("'t'||length(CAST({x} AS BLOB))||':'||{x}"), format!("'b'||length({x})||':'||{x}"))
-            }
+        let contents = match (contents, self.hex) {
+            (Contents::Length, _) => format!("length(CAST({x} AS BLOB))||';'"),
+            (Contents::Whole, true) => format!("hex(CAST({x} AS BLOB))||';'"),
+            (Contents::Whole, false) => format!("length(CAST({x} AS BLOB))||':'||{x}"),
         };
+        // %!.17g reads back to the same bits; quote() does not always.
         format!(
-            "CASE typeof({x}) WHEN 'integer' THEN 'i'||{x}||';' WHEN 'text' THEN {text} WHEN 'real' THEN {real} \
-             WHEN 'blob' THEN {blob} ELSE 'n' END"
+            "CASE typeof({x}) WHEN 'integer' THEN 'i'||{x}||';' WHEN 'real' THEN printf('r%!.17g;',{x}) \
+             WHEN 'null' THEN 'n' ELSE substr(typeof({x}),1,1)||{contents} END"
         )
     }
 
     /// Reads one row from the front of `bytes`, and leaves the rest.
     pub fn row(&self, bytes: &mut &[u8], encoding: Encoding) -> Result<Unpacked> {
         let mut row = Unpacked { values: Vec::with_capacity(self.holds.len()), zeros: false };
-        for _ in &self.holds {
+        for holds in &self.holds {
             let (tag, rest) = bytes.split_first().ok_or_else(short)?;
             *bytes = rest;
-            row.values.push(match tag {
+            let value = match tag {
                 b'n' => Value::Null,
-                b'z' => {
-                    row.zeros = true;
-                    Value::Real(0.0)
-                }
                 b'i' => Value::Integer(number(until(bytes, b';')?)?),
-                b'r' => real(until(bytes, b';')?)?,
+                b'r' => row.real(until(bytes, b';')?, *holds)?,
                 b't' => encoding.text(self.contents(bytes)?),
                 b'b' => Value::Blob(self.contents(bytes)?),
                 _ => return Err(fail::garbled("a packed row of it")),
-            });
+            };
+            row.values.push(value);
         }
         Ok(row)
     }
@@ -199,16 +187,14 @@ impl Packed {
     pub fn row_of_lengths(&self, bytes: &mut &[u8]) -> Result<(Unpacked, Vec<usize>)> {
         let mut row = Unpacked { values: Vec::new(), zeros: false };
         let mut lengths = Vec::new();
-        for _ in &self.holds {
+        for holds in &self.holds {
             let (tag, rest) = bytes.split_first().ok_or_else(short)?;
             *bytes = rest;
-            let field = if matches!(tag, b'n' | b'z') { &[] } else { until(bytes, b';')? };
-            row.zeros |= *tag == b'z';
+            let field = if *tag == b'n' { &[] } else { until(bytes, b';')? };
             let (value, len) = match tag {
                 b'n' => (Value::Null, 0),
-                b'z' => (Value::Real(0.0), 0),
                 b'i' => (Value::Integer(number(field)?), 0),
-                b'r' => (real(field)?, 0),
+                b'r' => (row.real(field, *holds)?, 0),
                 b't' => (Value::Text(Vec::new()), number(field)?),
                 b'b' => (Value::Blob(Vec::new()), number(field)?),
                 _ => return Err(fail::garbled("a packed row of it")),
@@ -226,6 +212,18 @@ pub(super) struct Unpacked {
     pub values: Vec<Value>,
     /// It has zeros whose sign is not known.
     pub zeros: bool,
+}
+
+impl Unpacked {
+    /// SQLite has no NaN, and nothing here expects one. A zero's sign is lost where SQL writes it as text.
+    fn real(&mut self, field: &[u8], holds: Holds) -> Result<Value> {
+        let real: f64 = number(field)?;
+        if real.is_nan() {
+            return Err(fail::garbled("a number in it"));
+        }
+        self.zeros |= real == 0.0 && holds == Holds::Any;
+        Ok(Value::Real(real))
+    }
 }
 
 /// One `||` over all, as a tree: SQLite refuses expressions deeper than 1,000.
@@ -254,12 +252,6 @@ fn number<T: std::str::FromStr>(field: &[u8]) -> Result<T> {
         .ok_or_else(|| fail::garbled("a number in it"))
 }
 
-/// SQLite has no NaN, and nothing here expects one.
-fn real(field: &[u8]) -> Result<Value> {
-    let real: f64 = number(field)?;
-    if real.is_nan() { Err(fail::garbled("a number in it")) } else { Ok(Value::Real(real)) }
-}
-
 fn unhex(digits: &[u8]) -> Option<Vec<u8>> {
     let digit = |d: &u8| char::from(*d).to_digit(16);
     let pair = |p: &[u8; 2]| u8::try_from(digit(p.first()?)? << 4 | digit(p.last()?)?).ok();
@@ -274,7 +266,7 @@ fn short() -> crate::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::exact::exact;
+    use crate::source::exact::{Term, exact, marked};
 
     #[test]
     fn a_query_with_a_list_is_packed_and_its_columns_are_found() {
@@ -294,9 +286,11 @@ mod tests {
 
     #[test]
     fn rows_come_back_bit_for_bit_and_a_cut_at_any_byte_is_noticed() {
-        let list = exact(&(0..7).map(|n| format!("c{n}")).collect::<Vec<_>>());
-        let packed = Form::of(&format!("SELECT {list} FROM t"), Encoding::Utf8).packed.unwrap();
-        let bytes = b"i-5;r-Inf;nt3:\xff:\0b0:r2.50000000000000005e-05;z";
+        let names: Vec<String> = (0..7).map(|n| format!("c{n}")).collect();
+        let packed = |list| Form::of(&format!("SELECT {list} FROM t"), Encoding::Utf8).packed.unwrap();
+        let keys = packed(exact(&names));
+        let packed = packed(marked(names.iter().map(|sql| Term { sql, holds: Holds::Any })));
+        let bytes = b"i-5;r-Inf;nt3:\xff:\0b0:r2.50000000000000005e-05;r0.0;";
         let row = packed.row(&mut &bytes[..], Encoding::Utf8).unwrap();
         let expected = [
             Value::Integer(-5),
@@ -309,6 +303,7 @@ mod tests {
         ];
         assert_eq!(row.values, expected);
         assert!(row.zeros);
+        assert!(!keys.row(&mut &bytes[..], Encoding::Utf8).unwrap().zeros, "whose sign says nothing");
         for cut in 0..bytes.len() {
             assert!(packed.row(&mut &bytes[..cut], Encoding::Utf8).is_err(), "cut at {cut}");
         }

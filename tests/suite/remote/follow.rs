@@ -248,3 +248,33 @@ fn the_sample_database_follows_through_a_server() {
     let said = remote.redtail.ok(&["verify", "-s", &remote.source, "-r", REPLICA]);
     assert!(said.starts_with("equal: "), "{said}");
 }
+
+// Attacks: rows of a table that was not asked for beforehand, because there are many and others changed last.
+#[test]
+fn of_many_tables_it_is_no_matter_which_of_them_change() {
+    const TABLES: u64 = 40;
+    let test = "of_many_tables_it_is_no_matter_which_of_them_change";
+    let Some(mut remote) = Remote::begin(test) else { return };
+    let mut chance = Chance::new(test);
+    let table = |n| format!("CREATE TABLE t{n}(k INTEGER PRIMARY KEY, v)");
+    remote.application(&(0..TABLES).map(table).collect::<Vec<_>>());
+    remote.sync();
+    let mut run = remote.run();
+    run.live();
+    for _ in 0..40 {
+        // One table, a handful, or more than are ever asked for beforehand.
+        let tables = [1, 1, 3, 30][usize::try_from(chance.below(4)).unwrap()];
+        let write = |_| {
+            let (n, k) = (chance.below(TABLES), chance.below(5));
+            format!("REPLACE INTO t{n} VALUES ({k}, {})", chance.below(1_000))
+        };
+        let mut writes = vec!["BEGIN".to_owned()];
+        writes.extend((0..tables).map(write));
+        writes.push("COMMIT".to_owned());
+        remote.application(&writes);
+        remote.follows(&mut run);
+        remote.assert_equal("after a transaction");
+    }
+    assert!(remote.compare().rows > 0);
+    run.stop();
+}
