@@ -25,7 +25,7 @@ use crate::progress::{Progress, State, Watch};
 use crate::replica::{Applied, Compacted, Condition, Difference, Project, Projectors, Replica, Writer};
 use crate::source::Source;
 use crate::source::acknowledge::Acknowledging;
-use crate::source::local::{self, Observer, Windows};
+use crate::source::local::{self, Closed, Observer, Windows};
 use crate::source::retry::Retry;
 use crate::window::Goal;
 use std::fmt;
@@ -111,6 +111,7 @@ pub struct Verified {
 struct Session {
     stop: Arc<crate::source::local::Stop>,
     done: oneshot::Receiver<(Result<()>, Writer)>,
+    closed: Closed,
     /// The replica's disk had no room: the source was let go in the middle of a window.
     released: bool,
 }
@@ -118,6 +119,12 @@ struct Session {
 impl Session {
     /// Lets the window at hand be applied, and ends. Without room on the disk it is forgotten instead.
     async fn end(mut self, replica: &Replica) -> Result<()> {
+        let ended = self.apply_the_last(replica).await;
+        self.closed.wait().await;
+        ended
+    }
+
+    async fn apply_the_last(&mut self, replica: &Replica) -> Result<()> {
         self.stop.set();
         let mut condition = replica.condition();
         let full = async { condition.wait_for(|c| matches!(c, Condition::Full(_))).await.map(drop) };
@@ -126,7 +133,7 @@ impl Session {
             _ = full => {
                 replica.set_waits(false);
                 self.stop.release();
-                return self.done.await.map(|_| ()).map_err(|_| Error::stopped());
+                return (&mut self.done).await.map(|_| ()).map_err(|_| Error::stopped());
             }
         };
         let (ended, _) = done.map_err(|_| Error::stopped())?;
@@ -541,6 +548,7 @@ impl Replicator {
             tokio::select! {
                 done = &mut session.done => {
                     session.stop.set();
+                    session.closed.wait().await;
                     let (ended, writer) = done.map_err(|_| Error::new(Kind::Replica, "the replica's thread panicked"))?;
                     return Ok(Left::Done(ended, Box::new(writer)));
                 }
@@ -581,7 +589,7 @@ impl Replicator {
             config.max_transaction = Duration::ZERO;
         }
         let known = self.source.known().clone();
-        let Windows { pieces, stop } =
+        let Windows { pieces, stop, closed } =
             local::follow(self.source.address(), &config, start, goal, Some(acknowledging), known, watch)?;
         let (send, done) = oneshot::channel();
         let progress = Arc::clone(&self.progress);
@@ -593,7 +601,7 @@ impl Replicator {
         };
         let thread = std::thread::Builder::new().name("redtail-replica".into());
         thread.spawn(work).map_err(|e| Error::new(Kind::Replica, format!("cannot start a thread: {e}")))?;
-        Ok(Session { stop, done, released: false })
+        Ok(Session { stop, done, closed, released: false })
     }
 
     /// What applies windows. Indexes and projections that are new are made first, which may take as long as reading

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -50,6 +50,23 @@ const FOREVER: Duration = Duration::from_secs(3_600);
 pub(crate) struct Windows {
     pub pieces: Pieces,
     pub stop: Arc<Stop>,
+    pub closed: Closed,
+}
+
+/// Ready once the source's file is closed.
+///
+/// Whoever was told that following has ended may put another file in its place. SQLite deletes the WAL of the
+/// last connection that it closes, by its name: then it would be the other file's.
+pub(crate) struct Closed(Option<oneshot::Receiver<()>>);
+
+impl Closed {
+    /// Returns at once for a server: its answer, which nobody waits for, may take as long as it likes.
+    pub async fn wait(&mut self) {
+        if let Some(closed) = self.0.take() {
+            // An error says that the thread has ended, which is all that is to be known.
+            let _ = closed.await;
+        }
+    }
 }
 
 /// What was read and waits to be applied. It ends when the source's thread does, or is told to: that thread
@@ -108,6 +125,8 @@ pub(crate) fn follow(
 ) -> Result<Windows> {
     let stop = Stop::new();
     let (out, pieces) = mpsc::channel(1);
+    let (closing, closed) = oneshot::channel::<()>();
+    let closed = Closed(address.file().is_some().then_some(closed));
     let (address, config, at_stop) = (address.clone(), config.clone(), Arc::clone(&stop));
     let thread = std::thread::Builder::new().name("redtail-source".into());
     let body = move || {
@@ -117,10 +136,11 @@ pub(crate) fn follow(
             Err(e) if e.kind() != Kind::Stopped => drop(out.blocking_send(Err(e))),
             _ => {}
         }
+        drop(closing);
     };
     thread.spawn(body).map_err(|e| Error::new(Kind::Io, format!("cannot start a thread: {e}")))?;
     let pieces = Pieces { waiting: ReceiverStream::new(pieces), stop: Arc::clone(&stop) };
-    Ok(Windows { pieces, stop })
+    Ok(Windows { pieces, stop, closed })
 }
 
 /// A table as the follower knows it.

@@ -357,3 +357,41 @@ fn rows_whose_foreign_keys_lead_nowhere_are_named() {
     assert_eq!((none.code, none.stdout.lines().last()), (Some(0), Some("0 orphans in 2 rows")), "{none:?}");
     run.stop();
 }
+
+/// Which of this process's open files are this one, or stand beside it under its name.
+#[cfg(target_os = "linux")]
+fn open_files(path: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let name = path.to_str().unwrap();
+    let open =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+    open.filter(|file| file.to_str().is_some_and(|f| f.starts_with(name))).collect()
+}
+
+// Attacks: a connection that is closed after following has ended. An application that puts another database in the
+// place of its source then would lose the new one's WAL: SQLite deletes it by its name.
+#[cfg(target_os = "linux")]
+#[test]
+fn when_following_has_ended_the_source_is_closed() {
+    let (_folder, redtail) = shop();
+    let path = redtail.path("source.db");
+    let config = Config { poll: Duration::from_millis(5), ..Config::default() };
+    let source = Source::open(path.to_str().unwrap(), &config).unwrap();
+    let replica = Replica::open(redtail.path("replica.redb"), &config).unwrap();
+    let replicator = Replicator::new(source, replica, config);
+    block_on(async {
+        let mut seen_open = 0;
+        for round in 0..300_u64 {
+            if round % 3 == 0 {
+                replicator.sync_once().await.unwrap();
+            } else {
+                let ended = async {
+                    tokio::time::sleep(Duration::from_micros(round * 37 % 9_000)).await;
+                    seen_open += u64::from(!open_files(&path).is_empty());
+                };
+                replicator.run(ended).await.unwrap();
+            }
+            assert_eq!(open_files(&path), [] as [std::path::PathBuf; 0], "round {round}");
+        }
+        assert!(seen_open > 100, "it was open while it was followed: {seen_open}");
+    });
+}
