@@ -38,6 +38,8 @@ struct Busy {
     ids: Vec<i64>,
     /// The window has entries of others.
     surprised: bool,
+    /// The last one had, and is read again.
+    again: bool,
 }
 
 /// Each table that is asked for beforehand costs every window a statement; where there are more, only as many are.
@@ -90,7 +92,7 @@ impl Paging {
 
     /// The window is about these tables; the next ones probably, too.
     pub fn will_read(&mut self, ids: &HashSet<i64>) {
-        let Busy { ids: busy, surprised } = &mut self.busy;
+        let Busy { ids: busy, surprised, .. } = &mut self.busy;
         *surprised = !ids.iter().all(|id| busy.contains(id));
         busy.retain(|id| !ids.contains(id));
         busy.splice(0..0, ids.iter().copied());
@@ -213,8 +215,10 @@ impl<O: Observer> Follower<O> {
             return true;
         }
         let surprised = std::mem::take(&mut self.paging.busy.surprised);
+        // Once: there may be yet another table each time.
+        let again = !std::mem::take(&mut self.paging.busy.again) && surprised;
         if failed && missed {
-            self.paging.closely = !surprised;
+            (self.paging.closely, self.paging.busy.again) = (!again, again);
             return true;
         }
         if !failed && self.sql.is_server() {

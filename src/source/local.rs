@@ -43,6 +43,8 @@ const LEAST_WIDTH: u64 = 100;
 /// Ranges of a table that is copied share a transaction for so long: enough to make the fsync cheap, while what
 /// changes elsewhere waits.
 const GATHER_RANGES: Duration = Duration::from_millis(200);
+/// So long the end of following waits for the source's file to be closed: longer than a snapshot or a lock lasts.
+const CLOSING: Duration = Duration::from_secs(30);
 /// As long as nobody would wait.
 const FOREVER: Duration = Duration::from_secs(3_600);
 
@@ -62,9 +64,10 @@ pub(crate) struct Closed(Option<oneshot::Receiver<()>>);
 impl Closed {
     /// Returns at once for a server: its answer, which nobody waits for, may take as long as it likes.
     pub async fn wait(&mut self) {
-        if let Some(closed) = self.0.take() {
-            // An error says that the thread has ended, which is all that is to be known.
-            let _ = closed.await;
+        if let Some(closed) = self.0.take()
+            && tokio::time::timeout(CLOSING, closed).await.is_err()
+        {
+            tracing::warn!("the source's file is still open after {CLOSING:?}: what reads it does not end");
         }
     }
 }

@@ -6,7 +6,6 @@
 //! database, where SQLite would convert, contents are hexadecimal: `tABCD;`.
 
 use super::fail;
-use crate::capture::HEAD;
 use crate::error::Result;
 use crate::source::exact::{self, Holds, Part};
 use crate::utf16::Encoding;
@@ -34,7 +33,7 @@ pub(super) struct Packed {
 }
 
 /// The changelog's key, as it stands outside of marked lists.
-const SEQ: [&str; 3] = ["seq", "_c.seq", HEAD];
+const SEQ: &str = "seq";
 
 /// What stands for contents when only their lengths are asked for.
 #[derive(Clone, Copy, PartialEq)]
@@ -57,7 +56,7 @@ impl Form {
                     let text = if n == 0 { first.strip_prefix("SELECT ").unwrap_or(first) } else { text };
                     for item in top_level(text) {
                         columns.push((column, items.len()));
-                        items.push((item, if SEQ.contains(&item) { Holds::Integer } else { Holds::Number }));
+                        items.push((item, if item == SEQ { Holds::Integer } else { Holds::Number }));
                         column += 1;
                     }
                 }
