@@ -120,7 +120,9 @@ impl Session {
     /// Lets the window at hand be applied, and ends. Without room on the disk it is forgotten instead.
     async fn end(mut self, replica: &Replica) -> Result<()> {
         let ended = self.apply_the_last(replica).await;
-        self.closed.wait().await;
+        if replica.sound().is_ok() {
+            self.closed.wait().await;
+        }
         ended
     }
 
@@ -360,7 +362,12 @@ impl Replicator {
                             return session.end(&self.replica).await.map(|()| Ended::Asked(ask));
                         }
                         Left::Done(Ok(()), _) if session.released => Err(Error::stopped()),
-                        Left::Done(Ok(()), writer) => self.replica.sound().map(|()| (writer, enrolled)),
+                        Left::Done(Ok(()), writer) => {
+                            if goal != Goal::Follow {
+                                session.closed.wait().await;
+                            }
+                            self.replica.sound().map(|()| (writer, enrolled))
+                        }
                         Left::Done(Err(_), writer) if writer.lost && !apart => {
                             apart = true;
                             continue;
@@ -548,7 +555,6 @@ impl Replicator {
             tokio::select! {
                 done = &mut session.done => {
                     session.stop.set();
-                    session.closed.wait().await;
                     let (ended, writer) = done.map_err(|_| Error::new(Kind::Replica, "the replica's thread panicked"))?;
                     return Ok(Left::Done(ended, Box::new(writer)));
                 }
