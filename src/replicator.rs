@@ -112,6 +112,7 @@ struct Session {
     stop: Arc<crate::source::local::Stop>,
     done: oneshot::Receiver<(Result<()>, Writer)>,
     closed: Closed,
+    follows: bool,
     /// The replica's disk had no room: the source was let go in the middle of a window.
     released: bool,
 }
@@ -362,12 +363,7 @@ impl Replicator {
                             return session.end(&self.replica).await.map(|()| Ended::Asked(ask));
                         }
                         Left::Done(Ok(()), _) if session.released => Err(Error::stopped()),
-                        Left::Done(Ok(()), writer) => {
-                            if goal != Goal::Follow {
-                                session.closed.wait().await;
-                            }
-                            self.replica.sound().map(|()| (writer, enrolled))
-                        }
+                        Left::Done(Ok(()), writer) => self.replica.sound().map(|()| (writer, enrolled)),
                         Left::Done(Err(_), writer) if writer.lost && !apart => {
                             apart = true;
                             continue;
@@ -556,6 +552,10 @@ impl Replicator {
                 done = &mut session.done => {
                     session.stop.set();
                     let (ended, writer) = done.map_err(|_| Error::new(Kind::Replica, "the replica's thread panicked"))?;
+                    // One that follows ends by itself only where the replica is to be mended, which readers wait for.
+                    if ended.is_ok() && !session.follows {
+                        session.closed.wait().await;
+                    }
                     return Ok(Left::Done(ended, Box::new(writer)));
                 }
                 () = shutdown.as_mut() => return Ok(Left::Shutdown),
@@ -594,7 +594,7 @@ impl Replicator {
         if apart {
             config.max_transaction = Duration::ZERO;
         }
-        let known = self.source.known().clone();
+        let (known, follows) = (self.source.known().clone(), goal == Goal::Follow);
         let Windows { pieces, stop, closed } =
             local::follow(self.source.address(), &config, start, goal, Some(acknowledging), known, watch)?;
         let (send, done) = oneshot::channel();
@@ -607,7 +607,7 @@ impl Replicator {
         };
         let thread = std::thread::Builder::new().name("redtail-replica".into());
         thread.spawn(work).map_err(|e| Error::new(Kind::Replica, format!("cannot start a thread: {e}")))?;
-        Ok(Session { stop, done, closed, released: false })
+        Ok(Session { stop, done, closed, follows, released: false })
     }
 
     /// What applies windows. Indexes and projections that are new are made first, which may take as long as reading
