@@ -1,8 +1,7 @@
 //! The server's addresses, kept for a while.
 //!
 //! ureq asks for them before every request, also where it goes on with a connection that it has; and, because there is
-//! a limit to how long that may take, by a thread of its own. It cost a tenth of a millisecond here, and a question to
-//! the name server each time where the server has a name.
+//! a limit to how long that may take, by a thread of its own.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
