@@ -165,6 +165,10 @@ const FOREIGN: &[&str] =
 
 const LONG: &[&str] = &["zeroblob(5000)", "printf('%05000d', 1)", "printf('%09000d', 2)"];
 
+/// The same for UTF-16: there libSQL's SQLite 3.45 makes twice the text that other versions make, where an expression
+/// reads a blob of more than 4,000 bytes as text.
+const LONG_16: &[&str] = &["zeroblob(4000)", "printf('%05000d', 1)", "printf('%09000d', 2)"];
+
 const INTEGERS: &[&str] = &["1", "2", "3", "4", "5", "6", "0", "-1", "NULL", "9223372036854775807"];
 const REALS: &[&str] = &["1.0", "0.5", "-0.0", "(0.0 * -1)", "9e999", "5e-324", "2", "NULL"];
 const TEXTS: &[&str] = &["'a'", "'A'", "'a '", "'b'", "''", "char(97, 0, 98)", "'1'", "NULL", "'ä'"];
@@ -180,7 +184,13 @@ pub(super) fn declared(chance: &mut Chance, strict: bool) -> &'static str {
 /// A value of any class, whatever the column is.
 pub(super) fn any(chance: &mut Chance, utf16: bool) -> String {
     let pool = match chance.below(40) {
-        0 => LONG,
+        0 => {
+            if utf16 {
+                LONG_16
+            } else {
+                LONG
+            }
+        }
         1 | 2 => {
             if utf16 {
                 FOREIGN_16
