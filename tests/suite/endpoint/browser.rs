@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::http::Endpoint;
@@ -78,7 +79,10 @@ fn the_page_shows_what_goes_on_and_breaks_nothing_of_its_own_policy() {
         &["CREATE TABLE \"<img src=x onerror=alert(1)>\"(a)", "CREATE VIRTUAL TABLE f USING fts5(a)"],
     );
     let mut run = redtail.spawn_run("source.db", "replica.redb");
-    let url = run.caught_up()["listen"].as_str().unwrap().to_owned();
+    let endpoint = Endpoint::of(&run.caught_up());
+    let url = format!("http://{}/", endpoint.address);
+    // The source's consumers are asked for in the background, and first when somebody wants to see them.
+    endpoint.until("one consumer", |status| status["consumers"].as_array().is_some_and(|c| c.len() == 1));
     for (name, flags) in [("wide", &[WIDE][..]), ("narrow", &[NARROW]), ("dark", &[WIDE, DARK])] {
         let page = browser.open(&url, name, flags);
         for shown in [
@@ -103,6 +107,8 @@ fn the_page_shows_what_goes_on_and_breaks_nothing_of_its_own_policy() {
     application(&source, &[EVENTS]);
     let writer = Writer::start(&source, Ledger::default(), Chance::new("the_page_under_load"));
     writer.wait_more(200);
+    let is_event = |table: &Value| table["name"] == "event" && table["state"] == "whole";
+    endpoint.until("with the new table", |status| status["tables"].as_array().unwrap().iter().any(is_event));
     let page = browser.open(&url, "load", &[WIDE]);
     for shown in [r#"data-failing="false""#, ">event</td>", ">whole</td>", "class=\"line\"", ">None.<"] {
         assert!(page.contains(shown), "under load: {shown}: {page}");
@@ -116,7 +122,12 @@ fn the_page_shows_what_goes_on_and_breaks_nothing_of_its_own_policy() {
     for file in ["source.db", "source.db-wal", "source.db-shm"] {
         let _ = fs::rename(redtail.path(file), redtail.path("away").join(file));
     }
-    run.until("without its source", |status| status["lag_seconds"].as_f64() > Some(2.0));
+    let is_gone =
+        |m: &Value| m["times"].as_u64() > Some(1) && m["message"].to_string().contains("no such file");
+    endpoint.until("without its source", |status| {
+        let said = status["recent"].as_array().is_some_and(|all| all.iter().any(is_gone));
+        said && status["lag_seconds"].as_f64() > Some(2.0)
+    });
     for (name, flags) in [("dead", &[WIDE][..]), ("dead-narrow-dark", &[NARROW, DARK])] {
         let page = browser.open(&url, name, flags);
         for shown in

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::DEADLINE;
+use super::{DEADLINE, poll};
 
 /// An answer.
 #[derive(Debug)]
@@ -44,6 +44,17 @@ impl Endpoint {
     pub(crate) fn json(&self, path: &str) -> Value {
         let body = self.ok(path);
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+    }
+
+    /// Waits until the status it serves is as wanted. What a page shows is this status: a headless browser runs
+    /// through seconds of a page's time within few of its own, and does not wait for what comes later.
+    pub(crate) fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let found = poll(|| {
+            last = self.json("/status");
+            wanted(&last).then(|| last.clone())
+        });
+        found.unwrap_or_else(|| panic!("not {what}, last: {last:#}"))
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
