@@ -109,22 +109,18 @@ async fn one(what: What, shape: Shape) -> Result<Run> {
     let source = Source::open(&db.display().to_string(), &config)?;
     source.init().await?;
     let path = dir.0.join("cache.redb");
-    let began = Instant::now();
-    sync(&source, &path, &config).await?;
-    let copied = began.elapsed();
+    let copied = sync(&source, &path, &config).await?;
     if what == What::Copy {
         let query = format!("SELECT {COLUMNS} FROM kv AS t ORDER BY t.id");
-        return floors(&dir, &db, &path, &query, None, copied.as_secs_f64()).await;
+        return floors(&dir, &db, &path, &query, None, copied).await;
     }
     let head = source.head().await?.map_or(0, |p| p.seq);
     change(&db, shape).await.map_err(|e| broken(&e))?;
-    let began = Instant::now();
-    sync(&source, &path, &config).await?;
-    let drained = began.elapsed();
+    let drained = sync(&source, &path, &config).await?;
     let join = format!(
         "SELECT {COLUMNS} FROM (SELECT DISTINCT k0 FROM _redtail_changelog WHERE seq > {head} ORDER BY k0 LIMIT -1) AS l JOIN kv AS t ON t.id = l.k0"
     );
-    floors(&dir, &db, &path, &join, Some(head), drained.as_secs_f64()).await
+    floors(&dir, &db, &path, &join, Some(head), drained).await
 }
 
 /// The floors beside what redtail took, in seconds. `changed` is the head before the changes of a drain.
@@ -153,9 +149,13 @@ async fn floors(
     Ok(Run { redtail, reading, writing, at_once, rows: count })
 }
 
-async fn sync(source: &Source, path: &Path, config: &Config) -> Result<()> {
+/// How long a sync takes, in seconds. The replica is open by then, as the floors' files are: what opening one takes is
+/// measured by `bench resume`.
+async fn sync(source: &Source, path: &Path, config: &Config) -> Result<f64> {
     let replica = Replica::open(path, config)?;
-    Replicator::new(source.clone(), replica, config.clone()).sync_once().await.map(|_| ())
+    let began = Instant::now();
+    Replicator::new(source.clone(), replica, config.clone()).sync_once().await?;
+    Ok(began.elapsed().as_secs_f64())
 }
 
 /// Makes the rows wide: `score` becomes a blob.
