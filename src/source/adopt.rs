@@ -56,7 +56,8 @@ impl<O: Observer> Follower<O> {
     /// Compares the whole schema with what is known. `false` if capture has to be repaired first.
     pub(super) fn audit(&mut self, schema_version: i64, read_at: Instant, piece: &mut Piece) -> Result<bool> {
         let mut found = self.known.with(|known| audit(&mut self.sql, &self.demand, known))?;
-        if !found.is_whole() {
+        let whole = found.is_whole();
+        if !whole {
             if fault::reconcile_early() && self.early {
                 found.captured.extend(found.broken.iter().map(|(t, _)| Captured::too_early(t)));
             } else if self.may_repair() {
@@ -76,9 +77,13 @@ impl<O: Observer> Follower<O> {
             None => Moved::No,
         };
         self.schema = (schema_version, hash);
+        let before = self.own_ids();
         self.adopt(&mut found, moved, piece)?;
         self.next_id =
             self.sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?.unwrap_or(0);
+        if whole {
+            self.audit_writers(&before)?;
+        }
         self.observer.audited(&found);
         self.audited = Some((schema_version, read_at));
         let wal = self.sql.read_journal_mode()?;

@@ -5,6 +5,7 @@
 
 use super::local::{Follower, Observer, Tracked};
 use super::place;
+use super::writers::Writers;
 use crate::error::Result;
 use crate::record::state::{Progress, TableState};
 use crate::value::Value;
@@ -56,6 +57,7 @@ pub(super) struct Before {
     audited: Option<(i64, Instant)>,
     next_no: TableNo,
     next_id: i64,
+    writers: Writers,
     schema: (i64, u64),
     verify_begun: bool,
 }
@@ -172,6 +174,7 @@ impl<O: Observer> Follower<O> {
             audited: self.audited,
             next_no: self.next_no,
             next_id: self.next_id,
+            writers: self.writers.clone(),
             schema: self.schema,
             verify_begun: self.verify_begun,
         })
@@ -192,6 +195,7 @@ impl<O: Observer> Follower<O> {
         self.audited = before.audited.filter(|_| same);
         (self.next_no, self.next_id, self.schema) = (before.next_no, before.next_id, before.schema);
         self.verify_begun = before.verify_begun;
+        self.writers = before.writers;
     }
 
     /// Begins the snapshot of a window. `false` if it has to be begun again, with less or more closely.

@@ -12,6 +12,7 @@ use super::read::{Limits, Reader};
 use super::sql::Sql;
 pub(crate) use super::wake::Stop;
 use super::wake::Woken;
+use super::writers::Writers;
 use crate::capture::audit::Audit;
 use crate::capture::known::SharedKnown;
 use crate::capture::{Demand, HEAD, install, log_id, migrate_is_installed};
@@ -171,6 +172,7 @@ pub(super) struct Follower<O> {
     pub(super) next_no: TableNo,
     /// The id that capture gives next: entries of this or a later one are of a table not audited yet.
     pub(super) next_id: i64,
+    pub(super) writers: Writers,
     pub(super) goal: Goal,
     /// How many entries a window has at most, by what the last ones took; `None` before the first.
     width: Option<u64>,
@@ -213,6 +215,7 @@ impl<O: Observer> Follower<O> {
             in_flight: false,
             next_no: start.next_no,
             next_id: 0,
+            writers: Writers::default(),
             target: None,
             width: None,
             audited: None,
@@ -370,6 +373,7 @@ impl<O: Observer> Follower<O> {
         };
         let head = look.head;
         let target = *self.target.get_or_insert(head);
+        self.writers.at(head);
         if self.is_behind(look) {
             return Ok(Outcome::Behind);
         }
@@ -387,6 +391,7 @@ impl<O: Observer> Follower<O> {
                 through = head;
             } else {
                 recent.remember(&mut piece);
+                self.reconcile_strangers(&recent, cursor.seq, &mut piece);
                 if self.sql.is_server() {
                     self.paging.will_read(&recent.ids);
                 }

@@ -26,6 +26,7 @@ mod sqlite;
 #[path = "no_sqlite.rs"]
 mod sqlite;
 mod wake;
+mod writers;
 
 pub use crate::capture::describe::Skipped;
 use crate::capture::describe::describe;

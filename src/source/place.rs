@@ -42,6 +42,9 @@ pub(super) struct Recent {
     entries: Vec<Remembered>,
     /// There are older ones, which are not remembered.
     more: bool,
+    /// The last of those that are remembered whose id no trigger has, and whether there is an older one.
+    pub stranger: Option<u64>,
+    pub old_stranger: bool,
 }
 
 /// The last entry up to `?2`.
@@ -175,10 +178,14 @@ impl<O: Observer> Follower<O> {
         }
         tracing::warn!("source {shown} diverged from the replica: {why}; every table is reconciled");
         self.observer.diverged(true);
+        self.reconcile_all(piece);
+        self.begin_here(look.log_id, look.head, piece)
+    }
+
+    pub(super) fn reconcile_all(&mut self, piece: &mut Piece) {
         for (no, tracked) in &mut self.tables {
             reconcile(*no, tracked, piece);
         }
-        self.begin_here(look.log_id, look.head, piece)
     }
 
     /// The newest remembered entry that the source still has, as a cursor.
@@ -279,7 +286,7 @@ impl<O: Observer> Follower<O> {
         let by_id: HashMap<i64, TableNo> =
             self.tables.iter().map(|(no, t)| (t.state.source_id, *no)).collect();
         let mut recent = Recent { more: from > after, ends: (bound, through), ..Recent::default() };
-        let tables = &self.tables;
+        let (tables, writers, next_id) = (&self.tables, &self.writers, self.next_id);
         self.sql.rows(&query, &span, |row| {
             let mut values = Vec::with_capacity(columns.len());
             row.exact(1, columns.len(), &mut values)?;
@@ -295,6 +302,9 @@ impl<O: Observer> Follower<O> {
                 tracked.state.table.key.encode(&mut key, values.iter().skip(3).map(Value::as_ref));
             }
             recent.ids.insert(id);
+            if !writers.may_write(id, next_id) {
+                recent.stranger = Some(seq);
+            }
             recent.fingerprint = fingerprint;
             recent.entries.push(Remembered { seq, fingerprint, table, key });
             Ok(ControlFlow::Continue(()))
@@ -302,8 +312,12 @@ impl<O: Observer> Follower<O> {
         recent.count = recent.entries.len() as u64;
         if recent.more {
             recent.at_start = self.fingerprint(after)?;
+            let writers = &self.writers;
             self.sql.rows(&others_query(), &span, |row| {
-                recent.ids.extend(if let Value::Integer(id) = row.value(0)? { Some(id) } else { None });
+                if let Value::Integer(id) = row.value(0)? {
+                    recent.ids.insert(id);
+                    recent.old_stranger |= !writers.may_write(id, next_id);
+                }
                 recent.count += u64::try_from(row.integer(1)?).unwrap_or(0);
                 Ok(ControlFlow::<()>::Continue(()))
             })?;
