@@ -391,7 +391,7 @@ impl<O: Observer> Follower<O> {
                 through = head;
             } else {
                 recent.remember(&mut piece);
-                self.reconcile_strangers(&recent, cursor.seq, &mut piece);
+                self.reconcile_strangers(&recent, &mut piece);
                 if self.sql.is_server() {
                     self.paging.will_read(&recent.ids);
                 }

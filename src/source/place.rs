@@ -42,9 +42,8 @@ pub(super) struct Recent {
     entries: Vec<Remembered>,
     /// There are older ones, which are not remembered.
     more: bool,
-    /// The last of those that are remembered whose id no trigger has, and whether there is an older one.
-    pub stranger: Option<u64>,
-    pub old_stranger: bool,
+    /// Triggers that were gone by then have written one.
+    pub strange: bool,
 }
 
 /// The last entry up to `?2`.
@@ -302,9 +301,7 @@ impl<O: Observer> Follower<O> {
                 tracked.state.table.key.encode(&mut key, values.iter().skip(3).map(Value::as_ref));
             }
             recent.ids.insert(id);
-            if !writers.may_write(id, next_id) {
-                recent.stranger = Some(seq);
-            }
+            recent.strange |= !writers.may_write(seq, id, next_id);
             recent.fingerprint = fingerprint;
             recent.entries.push(Remembered { seq, fingerprint, table, key });
             Ok(ControlFlow::Continue(()))
@@ -316,7 +313,7 @@ impl<O: Observer> Follower<O> {
             self.sql.rows(&others_query(), &span, |row| {
                 if let Value::Integer(id) = row.value(0)? {
                     recent.ids.insert(id);
-                    recent.old_stranger |= !writers.may_write(id, next_id);
+                    recent.strange |= !writers.may_write(after + 1, id, next_id);
                 }
                 recent.count += u64::try_from(row.integer(1)?).unwrap_or(0);
                 Ok(ControlFlow::<()>::Continue(()))

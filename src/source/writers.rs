@@ -22,9 +22,10 @@ pub(super) struct Writers {
 }
 
 impl Writers {
-    /// Whether an entry of this id may stand behind the last audit; a later id than that knew is looked into anyhow.
-    pub fn may_write(&self, id: i64, next_id: i64) -> bool {
-        id == 0 || id >= next_id || self.ids.contains(&id)
+    /// Whether an entry of this id may stand at this place, or behind it; a later id than the last audit knew is looked
+    /// into anyhow.
+    pub fn may_write(&self, seq: u64, id: i64, next_id: i64) -> bool {
+        self.since.is_none_or(|since| seq <= since) || id == 0 || id >= next_id || self.ids.contains(&id)
     }
 
     /// What an audit found. `held` is how far the replica is, if the same were all that wrote when it came there.
@@ -57,10 +58,8 @@ impl<O: Observer> Follower<O> {
 
     /// Reconciles every table if entries of a window were written by triggers that were gone by then: which table they
     /// were of is not known any more.
-    pub(super) fn reconcile_strangers(&mut self, recent: &Recent, after: u64, piece: &mut Piece) {
-        let Some(since) = self.writers.since else { return };
-        let strange = recent.stranger.is_some_and(|seq| seq > since) || recent.old_stranger && after >= since;
-        if strange && self.may_repair() {
+    pub(super) fn reconcile_strangers(&mut self, recent: &Recent, piece: &mut Piece) {
+        if recent.strange && self.may_repair() {
             tracing::warn!(
                 "source {}: entries were written by triggers that are gone, as a statement does that is older than they are \
                  after PRAGMA schema_version was set back; every table is reconciled",
