@@ -63,6 +63,16 @@ pub(crate) fn hasty_clock() -> bool {
     is("hasty-clock")
 }
 
+/// `short-lists`: the shortest windows are read as long ones are. No fault, but random scripts have only short ones.
+pub(crate) fn short_lists() -> bool {
+    is("short-lists")
+}
+
+/// `drop-listed`: the last key of every list is lost.
+pub(crate) fn drops_listed() -> bool {
+    is("drop-listed")
+}
+
 /// `drop-delta`: every seventh delta is lost.
 pub(crate) fn drops_delta() -> bool {
     use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,13 +4,14 @@
 //! behind every trigger of the application (the newest fires first), and before the end view (else
 //! somebody made them again, and writes may have gone by). Anything else is repaired under a new id.
 
-use super::describe::{Described, Skipped, SourceTable, describe};
+use super::describe::{Described, Skipped, SourceTable, TABLES, UNIQUE, describe};
 use super::known::Known;
 use super::triggers::Trigger;
 use super::{Demand, END, PREFIX, bound, evict, migrate};
 use crate::error::Result;
 use crate::fault;
 use crate::source::sql::Sql;
+use crate::value::Value;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -68,6 +69,16 @@ struct Standing {
     /// By table in lower case: the place of the application's newest trigger.
     theirs: HashMap<String, i64>,
     end: i64,
+}
+
+const IDS: &str = "SELECT id, CAST(name AS BLOB) FROM _redtail_tables";
+
+/// What an audit of a capture that is whole asks whatever its tables are, but for what may be large: a server answers
+/// it at once.
+pub(crate) fn foreseen() -> Vec<(String, Vec<Value>)> {
+    let fixed = [TABLES, UNIQUE, IDS].map(str::to_owned).into_iter();
+    let all = fixed.chain(migrate::queries()).chain([bound::query()]);
+    all.map(|query| (query, Vec::new())).collect()
 }
 
 /// Reads the whole schema and says what is captured and what is not.
@@ -146,7 +157,7 @@ fn skip_searchless(described: &mut Described) {
 
 fn ids(sql: &mut Sql) -> Result<HashMap<String, Vec<i64>>> {
     let mut out: HashMap<String, Vec<i64>> = HashMap::new();
-    sql.rows("SELECT id, CAST(name AS BLOB) FROM _redtail_tables", &[], |row| {
+    sql.rows(IDS, &[], |row| {
         out.entry(row.text(1)?.unwrap_or_default()).or_default().push(row.integer(0)?);
         Ok(ControlFlow::<()>::Continue(()))
     })?;

@@ -29,11 +29,13 @@ fn trigger(max_rows: u64) -> String {
     )
 }
 
+pub(super) fn query() -> String {
+    format!("SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'trigger' AND name = '{}'", name())
+}
+
 /// The trigger as it stands.
 pub(super) fn text(sql: &mut Sql) -> Result<Option<String>> {
-    let query =
-        format!("SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'trigger' AND name = '{}'", name());
-    Ok(sql.rows(&query, &[], |row| Ok(ControlFlow::Break(row.text(0)?)))?.flatten())
+    Ok(sql.rows(&query(), &[], |row| Ok(ControlFlow::Break(row.text(0)?)))?.flatten())
 }
 
 /// The cap that is in force; `None` if the trigger is missing or is not ours word for word.

@@ -103,7 +103,7 @@ pub(crate) struct Described {
 }
 
 /// Not by `pragma_table_list`: that resolves every view, which takes seconds where views stand on views.
-const TABLES: &str = "SELECT CAST(name AS BLOB), sql LIKE 'CREATE VIRTUAL TABLE %' FROM sqlite_schema \
+pub(super) const TABLES: &str = "SELECT CAST(name AS BLOB), sql LIKE 'CREATE VIRTUAL TABLE %' FROM sqlite_schema \
                       WHERE type = 'table' ORDER BY name";
 /// Rows only of a table WITHOUT ROWID (<https://sqlite.org/pragma.html#pragma_index_info>).
 const WITHOUT_ROWID: &str = "SELECT 1 FROM pragma_index_info(?1, 'main')";
@@ -118,6 +118,10 @@ const FOREIGN_KEYS: &str = "SELECT CAST(\"table\" AS BLOB), CAST(\"from\" AS BLO
                             FROM pragma_foreign_key_list(?1, 'main') ORDER BY id, seq";
 const PLACE: &str =
     "SELECT rowid, rootpage, CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+
+/// Every unique index.
+pub(super) const UNIQUE: &str = "SELECT CAST(i.name AS BLOB) FROM sqlite_schema AS t, pragma_index_list(t.name) AS i \
+     WHERE t.type = 'table' AND i.\"unique\"";
 
 /// More key columns than this fall back to the rowid.
 const MAX_KEY_COLUMNS: usize = 64;
@@ -190,9 +194,7 @@ fn ask_ahead<'a>(sql: &mut Sql, tables: impl Iterator<Item = &'a str>) -> Result
             [WITHOUT_ROWID, COLUMNS, INDEXES, FOREIGN_KEYS, PLACE].map(|q| (q.to_owned(), vec![text(table)])),
         );
     }
-    let query = "SELECT CAST(i.name AS BLOB) FROM sqlite_schema AS t, pragma_index_list(t.name) AS i \
-                 WHERE t.type = 'table' AND i.\"unique\"";
-    sql.rows(query, &[], |row| {
+    sql.rows(UNIQUE, &[], |row| {
         if let Some(index) = row.text(0).ok().flatten() {
             wanted.extend([INDEX_PARTS, CREATE_INDEX].map(|q| (q.to_owned(), vec![text(&index)])));
         }

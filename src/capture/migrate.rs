@@ -21,16 +21,32 @@ const TABLES: [&str; 3] = ["changelog", "tables", "meta"];
 pub(crate) const HEAD: &str = "(SELECT max(seq) FROM _redtail_changelog WHERE NOT EXISTS \
      (SELECT 1 FROM _redtail_changelog WHERE seq = 1 AND tbl IS NOT 0))";
 
+const CONSUMERS: &str = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_redtail_consumers'";
+const VERSION: &str = "SELECT value FROM _redtail_meta WHERE name = 'migration'";
+
+/// All that is asked here of a capture that is whole, as often as an audit asks it.
+pub(super) fn queries() -> Vec<String> {
+    let fixed = [VERSION, VERSION, CONSUMERS].map(str::to_owned);
+    fixed.into_iter().chain([installed_query(), head_query()]).collect()
+}
+
+fn installed_query() -> String {
+    let names = TABLES.map(|t| format!("'{PREFIX}{t}'")).join(",");
+    format!("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ({names})")
+}
+
+fn head_query() -> String {
+    format!("SELECT {HEAD}")
+}
+
 /// Whether the bookkeeping is there, by the schema alone.
 pub(crate) fn is_installed(sql: &mut Sql) -> Result<bool> {
-    let names = TABLES.map(|t| format!("'{PREFIX}{t}'")).join(",");
-    let count = format!("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name IN ({names})");
-    Ok(sql.integer(&count, &[])? == Some(TABLES.len() as i64))
+    Ok(sql.integer(&installed_query(), &[])? == Some(TABLES.len() as i64))
 }
 
 /// The newest entry's seq; `None` if somebody emptied the changelog.
 pub(crate) fn head(sql: &mut Sql) -> Result<Option<i64>> {
-    sql.integer(&format!("SELECT {HEAD}"), &[])
+    sql.integer(&head_query(), &[])
 }
 
 /// Whether the bookkeeping is that of this redtail, with nothing missing.
@@ -39,13 +55,12 @@ pub(crate) fn is_current(sql: &mut Sql) -> Result<bool> {
 }
 
 pub(crate) fn has_consumers(sql: &mut Sql) -> Result<bool> {
-    let query = "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = '_redtail_consumers'";
-    Ok(sql.integer(query, &[])?.is_some())
+    Ok(sql.integer(CONSUMERS, &[])?.is_some())
 }
 
 /// The number of the last migration that the source has.
 pub(crate) fn version(sql: &mut Sql) -> Result<i64> {
-    Ok(sql.integer("SELECT value FROM _redtail_meta WHERE name = 'migration'", &[])?.unwrap_or(0))
+    Ok(sql.integer(VERSION, &[])?.unwrap_or(0))
 }
 
 /// Refuses a capture that a newer redtail made: it is never repaired by an older one.

@@ -21,6 +21,8 @@ const PRUNED_AT_SERVER: u64 = 1_500;
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
 /// How far apart the looks for one are.
 const LOOK: Duration = Duration::from_micros(100);
+/// What was noticed longer after the look before is no news: the application may be at its next commit by now.
+const FRESH: Duration = Duration::from_micros(300);
 /// Outside WAL mode a write syncs the disk several times with everybody locked out.
 const ROLLBACK_FACTOR: u32 = 12;
 /// So often within `consumer_timeout` a consumer says that it is alive, though it has nothing to say.
@@ -116,10 +118,16 @@ impl Acknowledging {
 /// Waits, though not for long, until another connection has committed: an application that writes at a pace of its own
 /// is least likely to want the lock right after that.
 fn await_commit(sql: &mut Sql, longest: Duration) -> Result<()> {
-    let end = Instant::now() + longest;
-    let before = sql.integer("PRAGMA data_version", &[])?;
-    while Instant::now() < end && sql.integer("PRAGMA data_version", &[])? == before {
+    let mut looked = Instant::now();
+    let end = looked + longest;
+    let mut version = sql.integer("PRAGMA data_version", &[])?;
+    while looked < end {
         std::thread::sleep(LOOK);
+        let before = std::mem::replace(&mut looked, Instant::now());
+        let now = sql.integer("PRAGMA data_version", &[])?;
+        if std::mem::replace(&mut version, now) != now && before.elapsed() <= FRESH {
+            break;
+        }
     }
     Ok(())
 }

@@ -7,8 +7,9 @@ use super::Skipped;
 use super::local::{Follower, Observer, Tracked};
 use super::read::Reader;
 use super::select::Selection;
-use super::sql::{Sql, exact};
-use crate::capture::audit::{Audit, Captured, audit};
+use super::sql::{JOURNAL_MODE, Sql, exact};
+use super::writers;
+use crate::capture::audit::{Audit, Captured, audit, foreseen};
 use crate::error::{Error, Kind, Result};
 use crate::fault;
 use crate::record::state::{Progress, TableState};
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// The whole schema is compared this often even if the schema version stands still: it can be set back.
 const AUDIT_EVERY: Duration = Duration::from_secs(30);
+
+const NEXT: &str = "SELECT value FROM _redtail_meta WHERE name = 'next'";
 
 /// Whether the schema or its version has moved since the replica's rows were read.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +58,9 @@ impl<O: Observer> Follower<O> {
 
     /// Compares the whole schema with what is known. `false` if capture has to be repaired first.
     pub(super) fn audit(&mut self, schema_version: i64, read_at: Instant, piece: &mut Piece) -> Result<bool> {
+        let mut foreseen = foreseen();
+        foreseen.extend([NEXT, writers::IDS, JOURNAL_MODE].map(|query| (query.to_owned(), Vec::new())));
+        self.sql.ahead(&foreseen)?;
         let mut found = self.known.with(|known| audit(&mut self.sql, &self.demand, known))?;
         let whole = found.is_whole();
         if !whole {
@@ -79,8 +85,7 @@ impl<O: Observer> Follower<O> {
         self.schema = (schema_version, hash);
         let before = self.own_ids();
         self.adopt(&mut found, moved, piece)?;
-        self.next_id =
-            self.sql.integer("SELECT value FROM _redtail_meta WHERE name = 'next'", &[])?.unwrap_or(0);
+        self.next_id = self.sql.integer(NEXT, &[])?.unwrap_or(0);
         if whole {
             self.audit_writers(&before)?;
         }

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::record::state::{Progress, TableState};
 use crate::value::Value;
 use crate::window::{Kept, TableNo};
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::time::Instant;
 
 /// A statement and what is bound to it.
@@ -29,6 +29,10 @@ pub(super) struct Paging {
     pub closely: bool,
     /// The last window did not reach the head.
     pub catching_up: bool,
+    /// How many entries the window has that was begun.
+    pub begun: u64,
+    /// The windows that are asked for behind it: the entry before each, and how many entries it has.
+    asked: VecDeque<(u64, u64)>,
     busy: Busy,
 }
 
@@ -77,6 +81,8 @@ impl Default for Paging {
             in_pieces: false,
             closely: false,
             catching_up: false,
+            begun: 0,
+            asked: VecDeque::new(),
             busy: Busy::default(),
         }
     }
@@ -117,17 +123,52 @@ impl Paging {
 impl<O: Observer> Follower<O> {
     /// Nothing for a file, or where it is known beforehand that more will be asked.
     pub(super) fn foresee(&mut self) -> Vec<Wanted> {
-        let closely = std::mem::take(&mut self.paging.closely) || self.paging.in_pieces;
+        let closely = std::mem::take(&mut self.paging.closely);
+        let cursor = self.cursor.filter(|_| !closely);
+        if self.sql.asked_ahead() != self.paging.asked.len() {
+            // Another transaction came between, an acknowledgement's: its answers are gone.
+            self.paging.asked.clear();
+        }
+        let asked =
+            self.paging.asked.pop_front().filter(|(after, _)| cursor.is_some_and(|c| c.seq == *after));
+        self.paging.begun = asked.map_or_else(|| self.window_entries(), |(_, entries)| entries);
+        if asked.is_none() {
+            self.paging.asked.clear();
+        }
+        cursor.map_or_else(Vec::new, |c| self.foresee_from(c.seq, c.horizon, self.paging.begun))
+    }
+
+    /// Asks for the next window of a backlog before this one, which goes up to `through`, is taken apart; and for the
+    /// one behind it, once this one is and if the head stands still: else it would not be wanted by then, because the
+    /// horizon has moved.
+    pub(super) fn ask_ahead(&mut self, through: u64, horizon: u64, most: usize) {
+        if self.sql.asked_at().is_none() || self.paging.asked.len() >= most {
+            return;
+        }
+        self.note_answer();
+        self.paging.catching_up = true;
+        let after =
+            self.paging.asked.back().map_or(through, |(after, entries)| after.saturating_add(*entries));
+        let entries = self.window_entries();
+        let wanted = self.foresee_from(after, horizon, entries);
+        if after < horizon && !wanted.is_empty() {
+            self.paging.asked.push_back((after, entries));
+            self.sql.ask_ahead(wanted);
+        }
+    }
+
+    fn foresee_from(&self, after: u64, horizon: u64, entries: u64) -> Vec<Wanted> {
         let audited = self.audited.is_some_and(|(_, at)| at.elapsed() < self.audit_every());
-        let cursor = self.cursor.filter(|_| self.sql.is_server() && audited && !closely);
-        let Some(cursor) = cursor else { return Vec::new() };
-        let seq = Value::Integer(i64::try_from(cursor.seq).unwrap_or(i64::MAX));
-        let bound = cursor.seq.saturating_add(self.window_entries());
+        if !self.sql.is_server() || !audited || self.paging.in_pieces {
+            return Vec::new();
+        }
+        let seq = Value::Integer(i64::try_from(after).unwrap_or(i64::MAX));
+        let bound = after.saturating_add(entries);
         let span = [seq.clone(), Value::Integer(i64::try_from(bound).unwrap_or(i64::MAX))];
         let mut out =
             vec![("PRAGMA schema_version".to_owned(), Vec::new()), (place::look_query(), Vec::new())];
-        if cursor.horizon != cursor.seq {
-            let horizon = Value::Integer(i64::try_from(cursor.horizon).unwrap_or(i64::MAX));
+        if horizon != after {
+            let horizon = Value::Integer(i64::try_from(horizon).unwrap_or(i64::MAX));
             out.push((place::fingerprint_query(), vec![horizon]));
         }
         out.push((self.recent_query(), span.to_vec()));
@@ -140,7 +181,7 @@ impl<O: Observer> Follower<O> {
         for reader in self.tables.values().filter_map(|t| t.reader.as_ref()) {
             let foreseen = few || self.paging.busy.ids.contains(&reader.captured.id);
             if foreseen && reader.selection.keep.is_none() {
-                out.extend(reader.window_queries((cursor.seq, bound)));
+                out.extend(reader.window_queries((after, bound)));
             }
         }
         if !self.paging.catching_up {
@@ -198,16 +239,26 @@ impl<O: Observer> Follower<O> {
         self.writers = before.writers;
     }
 
-    /// Begins the snapshot of a window. `false` if it has to be begun again, with less or more closely.
-    pub(super) fn begin(&mut self) -> Result<bool> {
+    /// Begins the snapshot of a window, and says from when on it may be. `None` if it has to be begun again, with less
+    /// or more closely.
+    pub(super) fn begin(&mut self) -> Result<Option<Instant>> {
         self.sql.set_in_pieces(self.paging.in_pieces);
         let foreseen = self.foresee();
+        let now = Instant::now();
         let begun = self.sql.begin(&foreseen);
         if self.sql.take_too_large() {
             self.paging.shrink();
-            return Ok(false);
+            return Ok(None);
         }
-        begun.map(|()| true)
+        begun?;
+        Ok(Some(self.sql.asked_at().unwrap_or(now)))
+    }
+
+    /// Not before the bounds of this window are no longer asked for.
+    fn note_answer(&mut self) {
+        if let Some(bytes) = self.sql.take_last_answer() {
+            self.paging.answered(bytes);
+        }
     }
 
     /// Whether what came of the snapshot is of no use, because it was too much or not foreseen.
@@ -225,8 +276,8 @@ impl<O: Observer> Follower<O> {
             (self.paging.closely, self.paging.busy.again) = (!again, again);
             return true;
         }
-        if !failed && self.sql.is_server() {
-            self.paging.answered(self.sql.last_answer());
+        if !failed {
+            self.note_answer();
         }
         false
     }

@@ -8,6 +8,7 @@ use super::acknowledge::{Acknowledging, Written};
 use super::address::{Address, Waker};
 use super::foresee::Paging;
 use super::keep::Crossed;
+use super::place::Recent;
 use super::read::{Limits, Reader};
 use super::sql::Sql;
 pub(crate) use super::wake::Stop;
@@ -23,7 +24,7 @@ use crate::fault;
 use crate::record::Deltas;
 use crate::record::state::{Progress, TableState};
 use crate::value::Value;
-use crate::window::{Change, End, Goal, Kept, Piece, Purpose, REMEMBER, Range, Remembered, Start, TableNo};
+use crate::window::{Change, End, Goal, Kept, Piece, Purpose, Range, Remembered, Start, TableNo};
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -34,13 +35,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 /// Pieces between source and replica at once: one being read, one waiting, one being applied.
 const IN_FLIGHT: usize = 3;
-/// Outside WAL mode a reader blocks the application's commit: a snapshot is this short.
-const ROLLBACK_SNAPSHOT: Duration = Duration::from_millis(20);
-/// A window's first width, in entries; later ones are as wide as a snapshot's time allows.
-const FIRST_WIDTH: u64 = 20_000;
-const ROLLBACK_WIDTH: u64 = 1_000;
-/// However slow it is, a window has at least so many.
-const LEAST_WIDTH: u64 = 100;
 /// Ranges of a table that is copied share a transaction for so long: enough to make the fsync cheap, while what
 /// changes elsewhere waits.
 const GATHER_RANGES: Duration = Duration::from_millis(200);
@@ -175,7 +169,7 @@ pub(super) struct Follower<O> {
     pub(super) writers: Writers,
     pub(super) goal: Goal,
     /// How many entries a window has at most, by what the last ones took; `None` before the first.
-    width: Option<u64>,
+    pub(super) width: Option<u64>,
     /// The head found at the start: what a stream that ends goes up to.
     pub(super) target: Option<u64>,
     pub(super) audited: Option<(i64, Instant)>,
@@ -289,11 +283,8 @@ impl<O: Observer> Follower<O> {
 
     /// Reads one window and hands it on. Returns whether there is more to read at once.
     fn window(&mut self) -> Result<bool> {
-        let read_at = Instant::now();
         let before = self.cursor.map(|c| c.seq);
-        if !self.begin()? {
-            return Ok(true);
-        }
+        let Some(read_at) = self.begin()? else { return Ok(true) };
         let known = self.before();
         let result = self.in_snapshot(read_at);
         if self.sql.in_transaction() {
@@ -378,7 +369,7 @@ impl<O: Observer> Follower<O> {
             return Ok(Outcome::Behind);
         }
         let (mut cursor, mut recent) = self.begin_window(look, &mut piece)?;
-        let (bound, mut through) = recent.ends;
+        let (_, mut through) = recent.ends;
         if cursor.seq < through {
             if recent.ids.iter().any(|id| *id >= self.next_id) && !fault::ignore_schema_version() {
                 // Somebody repaired capture, and the schema version does not show it.
@@ -390,12 +381,7 @@ impl<O: Observer> Follower<O> {
                 cursor = self.begin_behind(missing, look, &mut piece)?;
                 through = head;
             } else {
-                recent.remember(&mut piece);
-                self.reconcile_strangers(&recent, &mut piece);
-                if self.sql.is_server() {
-                    self.paging.will_read(&recent.ids);
-                }
-                self.read_entries(&recent.ids, (cursor.seq, bound), &mut piece)?;
+                self.read_window(cursor, &mut recent, (through, head), &mut piece)?;
                 cursor.fingerprint = recent.fingerprint;
             }
         }
@@ -435,43 +421,35 @@ impl<O: Observer> Follower<O> {
         Ok(Outcome::Read { piece, more })
     }
 
+    /// Reads what the entries name of the window from `cursor` up to `through`, and asks a server for the next ones
+    /// meanwhile.
+    fn read_window(
+        &mut self,
+        cursor: Cursor,
+        recent: &mut Recent,
+        (through, head): (u64, u64),
+        piece: &mut Piece,
+    ) -> Result<()> {
+        recent.remember(piece);
+        self.reconcile_strangers(recent, piece);
+        if !self.sql.is_server() {
+            return self.read_entries(&recent.ids, (cursor.seq, through), piece);
+        }
+        self.paging.will_read(&recent.ids);
+        let goes_on = through < head && (self.goal == Goal::Follow || self.target > Some(through));
+        if goes_on {
+            self.ask_ahead(through, cursor.horizon.max(head), 1);
+        }
+        // It was asked before the head was known.
+        self.read_entries(&recent.ids, (cursor.seq, recent.ends.0), piece)?;
+        if goes_on && cursor.horizon == head {
+            self.ask_ahead(through, head, 2);
+        }
+        Ok(())
+    }
+
     pub(super) fn may_repair(&self) -> bool {
         !matches!(self.goal, Goal::Verify { .. })
-    }
-
-    pub(super) fn window_entries(&self) -> u64 {
-        let first = if self.wake.is_wal() { FIRST_WIDTH } else { ROLLBACK_WIDTH };
-        // At a server it is decided by how large its answers are, not by how long they take.
-        let width = if self.sql.is_server() { self.paging.entries } else { self.width.unwrap_or(first) };
-        let width = if fault::long_snapshots() { u64::MAX } else { width };
-        // Only where much is to be read is it asked for what cannot be remembered.
-        let remembered = self.sql.is_server() && !self.paging.catching_up;
-        let width = if remembered { width.min(REMEMBER) } else { width };
-        let most = self.config.window_entries.min(width);
-        let in_memory = self.tables.values().any(|t| t.reader.as_ref().is_some_and(|r| r.in_memory));
-        if in_memory { most.min(self.config.chunk_rows as u64) } else { most }
-    }
-
-    /// How long a snapshot may last.
-    fn longest(&self) -> Duration {
-        if self.wake.is_wal() {
-            self.config.max_snapshot
-        } else {
-            ROLLBACK_SNAPSHOT.min(self.config.max_snapshot)
-        }
-    }
-
-    /// Makes the next windows as wide as the last one, which was cut off, says that they may be.
-    fn pace(&mut self, entries: u64, took: Duration) {
-        if entries < self.window_entries() {
-            return;
-        }
-        // Narrower only if it lasted too long: a machine that is busy for a moment must not make every
-        // window a small one, which costs more for each entry.
-        let left = self.longest().as_secs_f64() / took.as_secs_f64().max(1e-6);
-        let factor = if left < 1.0 { 0.75 * left } else { (0.75 * left).clamp(1.0, 16.0) };
-        self.width = Some(scaled(entries, factor).max(LEAST_WIDTH));
-        tracing::debug!("a window of {entries} entries took {} ms", took.as_millis());
     }
 
     pub(super) fn limits(&self, read_at: Instant) -> Limits {
@@ -619,11 +597,6 @@ enum Outcome {
         piece: Piece,
         more: bool,
     },
-}
-
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn scaled(n: u64, factor: f64) -> u64 {
-    (n as f64 * factor) as u64
 }
 
 /// Whether capture is there at all, its log id and its head, in one snapshot.

@@ -9,6 +9,7 @@ mod adopt;
 mod exact;
 mod foresee;
 mod keep;
+mod listed;
 pub(crate) mod local;
 mod owned;
 mod place;
@@ -26,6 +27,7 @@ mod sqlite;
 #[path = "no_sqlite.rs"]
 mod sqlite;
 mod wake;
+mod width;
 mod writers;
 
 pub use crate::capture::describe::Skipped;

@@ -54,11 +54,11 @@ pub(super) fn look_query() -> String {
     format!("SELECT {HEAD}, (SELECT value FROM _redtail_meta WHERE name = 'log')")
 }
 
-/// The tables named by entries that are too old to be remembered, and how often.
+/// The tables named by entries that are too old to be remembered, and with each of them how many such entries there
+/// are. GROUP BY would sort them all.
 pub(super) fn others_query() -> String {
-    format!(
-        "SELECT tbl, count(*) FROM _redtail_changelog WHERE seq > ?1 AND seq <= max(?1, {LAST} - {REMEMBER}) GROUP BY tbl"
-    )
+    let those = format!("FROM _redtail_changelog WHERE seq > ?1 AND seq <= max(?1, {LAST} - {REMEMBER})");
+    format!("SELECT DISTINCT tbl, (SELECT count(*) {those}) {those}")
 }
 
 /// The entry with this seq.
@@ -103,7 +103,9 @@ impl<O: Observer> Follower<O> {
 
     /// Where the next window begins, and what its entries are about.
     pub(super) fn begin_window(&mut self, look: Look, piece: &mut Piece) -> Result<(Cursor, Recent)> {
-        let width = self.window_entries();
+        self.sample(look.head)?;
+        // A server was asked for so many already.
+        let width = if self.sql.is_server() { self.paging.begun } else { self.window_entries() };
         let ends = |seq: u64| (seq.saturating_add(width), look.head.min(seq.saturating_add(width)));
         let mut recent = match self.cursor {
             Some(Cursor { seq, .. }) => self.recent(seq, ends(seq))?,
@@ -309,15 +311,16 @@ impl<O: Observer> Follower<O> {
         recent.count = recent.entries.len() as u64;
         if recent.more {
             recent.at_start = self.fingerprint(after)?;
-            let writers = &self.writers;
+            let (writers, mut others) = (&self.writers, 0);
             self.sql.rows(&others_query(), &span, |row| {
                 if let Value::Integer(id) = row.value(0)? {
                     recent.ids.insert(id);
                     recent.strange |= !writers.may_write(after + 1, id, next_id);
                 }
-                recent.count += u64::try_from(row.integer(1)?).unwrap_or(0);
+                others = u64::try_from(row.integer(1)?).unwrap_or(0);
                 Ok(ControlFlow::<()>::Continue(()))
             })?;
+            recent.count += others;
         }
         Ok(recent)
     }

@@ -138,6 +138,32 @@ impl Query<'_> {
         self.named_from("", &on.join(" AND "))
     }
 
+    /// Whether every key is an integer, by which SQLite finds the row itself.
+    pub fn is_by_rowid(&self) -> bool {
+        let key = &self.source.table.key;
+        key.width() == 1 && (self.source.alias || key.has_rowid())
+    }
+
+    /// The rows under the keys of a list, in its order; what is read is as in [`Query::named`]. A list holds JSON
+    /// integers. What SQLite calls its columns must not stand beside those that a filter or a mask names.
+    pub fn listed(&self) -> String {
+        let entered = Term { sql: "_l._redtail_k0", holds: Holds::Integer };
+        // By the column's name where there is one: other columns may be called `rowid`.
+        let on = self.parts().into_iter().map(|(key, _)| format!("{key} = _l._redtail_k0"));
+        let on = on.chain(self.selected(2).map(|c| c.sql)).collect::<Vec<_>>().join(" AND ");
+        format!(
+            "SELECT {},{} FROM (SELECT value AS _redtail_k0 FROM json_each(?1)) AS _l LEFT JOIN {} AS _t ON {on}",
+            marked([entered].into_iter()),
+            self.row_list(),
+            quote(&self.source.table.name),
+        )
+    }
+
+    /// What has to be bound to [`Query::listed`] behind its list.
+    pub fn listed_binds(&self) -> Vec<Value> {
+        self.selected(2).map(|c| c.binds).unwrap_or_default()
+    }
+
     /// The unary plus keeps SQLite from searching by the key's index, where NULLs would make it quadratic.
     pub fn named_by_rowid(&self) -> String {
         let parts = self.parts();

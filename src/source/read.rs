@@ -6,11 +6,13 @@
 
 use super::foresee::Wanted;
 use super::keep::Condition;
+use super::listed;
 use super::query::Query;
 use super::select::Selection;
 use super::sql::{Row, Sql, exact_width};
 use crate::capture::audit::Captured;
 use crate::error::{Error, Kind, Result};
+use crate::fault;
 use crate::key;
 use crate::record::Deltas;
 use crate::record::state::Progress;
@@ -132,11 +134,15 @@ impl Reader {
         let mut groups =
             Groups { ordered: !self.in_memory, late: Deltas::of(self.shape), ..Groups::default() };
         let mut nulls = false;
-        let query = std::mem::take(&mut self.named);
-        let read =
-            sql.rows(&query, &binds, |row| self.named_row(row, true, &mut nulls, &mut groups, &mut sink));
-        self.named = query;
-        read.map_err(|e| self.describe(e))?;
+        if let Some(keys) = self.listed(sql, span)? {
+            self.listed_rows(sql, &keys, &mut groups, &mut sink)?;
+        } else {
+            let query = std::mem::take(&mut self.named);
+            let read =
+                sql.rows(&query, &binds, |row| self.named_row(row, true, &mut nulls, &mut groups, &mut sink));
+            self.named = query;
+            read.map_err(|e| self.describe(e))?;
+        }
         if nulls {
             let query = self.named_by_rowid.take().unwrap_or_default();
             groups.finish(&mut sink)?;
@@ -153,6 +159,38 @@ impl Reader {
             return Err(Error::new(Kind::Source, what));
         }
         sink.finish(self, groups)
+    }
+
+    /// Reads what some entries name, and forgets it.
+    pub fn sample(&self, sql: &mut Sql, span: (u64, u64)) -> Result<()> {
+        let read = sql.rows(&self.named, &self.window_binds(span), |_| Ok(ControlFlow::<()>::Continue(())));
+        read.map(|_| ()).map_err(|e| self.describe(e))
+    }
+
+    /// The keys of a window that is to be read by lists of them.
+    fn listed(&self, sql: &mut Sql, span: (u64, u64)) -> Result<Option<Vec<i64>>> {
+        let possible = !sql.is_server() && !fault::trust_op() && self.query().is_by_rowid();
+        if !possible || !listed::is_worth(span) || !listed::works(sql) {
+            return Ok(None);
+        }
+        listed::gather(sql, self.captured.id, span)
+    }
+
+    fn listed_rows(
+        &self,
+        sql: &mut Sql,
+        keys: &[i64],
+        groups: &mut Groups,
+        sink: &mut Sink<'_>,
+    ) -> Result<()> {
+        let query = self.query().listed();
+        let rest = self.query().listed_binds();
+        for keys in keys.chunks(listed::JOINED) {
+            let binds: Vec<Value> = std::iter::once(listed::as_list(keys)).chain(rest.clone()).collect();
+            let read = sql.rows(&query, &binds, |row| self.named_row(row, true, &mut false, groups, sink));
+            read.map_err(|e| self.describe(e))?;
+        }
+        Ok(())
     }
 
     fn named_row(

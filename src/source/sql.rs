@@ -14,12 +14,15 @@ use crate::utf16::Encoding;
 use crate::value::Value;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub(crate) struct Sql {
     end: End,
     encoding: Encoding,
 }
+
+/// As bytes: the database may be in UTF-16.
+pub(super) const JOURNAL_MODE: &str = "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode";
 
 /// What is at the other end.
 enum End {
@@ -163,8 +166,7 @@ impl Sql {
     /// # Errors
     /// `Usage` for a mode in which the order of entries is not the order of commits.
     pub fn read_journal_mode(&mut self) -> Result<bool> {
-        let query = "SELECT CAST(journal_mode AS BLOB) FROM pragma_journal_mode";
-        let mode = self.rows(query, &[], |row| Ok(ControlFlow::Break(row.text(0)?)))?.flatten();
+        let mode = self.rows(JOURNAL_MODE, &[], |row| Ok(ControlFlow::Break(row.text(0)?)))?.flatten();
         let wal = mode.as_deref() == Some("wal");
         if mode.as_deref() == Some("mvcc") {
             return Err(Error::usage(
@@ -221,12 +223,39 @@ impl Sql {
         }
     }
 
-    /// How many bytes a server's last answer had.
-    pub fn last_answer(&self) -> usize {
+    /// How many bytes a server's last answer had, if there was one since the last call.
+    pub fn take_last_answer(&mut self) -> Option<usize> {
+        match &mut self.end {
+            End::File(_) => None,
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.last_answer.take(),
+        }
+    }
+
+    /// When what was foreseen for this snapshot was asked for.
+    pub fn asked_at(&self) -> Option<Instant> {
+        match &self.end {
+            End::File(_) => None,
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.asked_at,
+        }
+    }
+
+    /// How many of the next snapshots a server is asked for already.
+    pub fn asked_ahead(&self) -> usize {
         match &self.end {
             End::File(_) => 0,
             #[cfg(feature = "remote")]
-            End::Server(stream) => stream.last_answer,
+            End::Server(stream) => stream.asked_ahead(),
+        }
+    }
+
+    /// Asks a server for what will be foreseen for the next snapshot, and goes on.
+    pub fn ask_ahead(&mut self, foreseen: Vec<(String, Vec<Value>)>) {
+        match &mut self.end {
+            End::File(_) => drop(foreseen),
+            #[cfg(feature = "remote")]
+            End::Server(stream) => stream.ask_ahead(foreseen),
         }
     }
 

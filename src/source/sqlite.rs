@@ -30,6 +30,14 @@ struct Prepared {
     masks: Vec<Option<u64>>,
 }
 
+/// `SQLITE_OPEN_NOMUTEX` (<https://sqlite.org/c3ref/open.html>): a connection is used by one thread at a time,
+/// which `&mut self` makes sure of. Otherwise every row and every value of it locks and unlocks a mutex.
+const NO_MUTEX: i32 = 0x8000;
+
+fn flags() -> libsql::OpenFlags {
+    libsql::OpenFlags::from_bits_retain(libsql::OpenFlags::SQLITE_OPEN_READ_WRITE.bits() | NO_MUTEX)
+}
+
 /// Local libsql is async in name only: a call that is not ready at once is our mistake.
 fn now<T>(future: impl Future<Output = T>) -> T {
     let done = future.now_or_never();
@@ -48,9 +56,8 @@ impl File {
             }
             Ok(_) => {}
         }
-        let flags = libsql::OpenFlags::SQLITE_OPEN_READ_WRITE;
         let database =
-            now(libsql::Builder::new_local(path).flags(flags).build()).map_err(|e| classify(&e))?;
+            now(libsql::Builder::new_local(path).flags(flags()).build()).map_err(|e| classify(&e))?;
         let connection = database.connect().map_err(|_| {
             Error::usage(format!(
                 "source {shown}: cannot be opened; check the permissions of the file and its folder"

@@ -13,6 +13,8 @@ use crate::window::Piece;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
+pub(super) const IDS: &str = "SELECT id FROM _redtail_tables";
+
 /// The ids under which tables are captured, for whichever replica.
 #[derive(Clone, Default)]
 pub(super) struct Writers {
@@ -72,7 +74,7 @@ impl<O: Observer> Follower<O> {
 
 fn captured_ids(sql: &mut Sql) -> Result<HashSet<i64>> {
     let mut ids = HashSet::new();
-    sql.rows("SELECT id FROM _redtail_tables", &[], |row| {
+    sql.rows(IDS, &[], |row| {
         ids.insert(row.integer(0)?);
         Ok(ControlFlow::<()>::Continue(()))
     })?;

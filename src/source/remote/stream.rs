@@ -7,18 +7,20 @@
 
 use super::client::Server;
 use super::fail;
-use super::once::Kept;
+use super::once::{Ahead, Kept};
 use super::pack::{Form, Packed, Unpacked};
-use super::wire::{Answer, Batch, Condition, Outcome, Pipeline, Request, Rows, Step, Stmt};
+use super::talk::{Answers, Talk, Told};
+use super::wire::{Batch, Condition, Request, Rows, Step, Stmt};
 use crate::capture::statements;
 use crate::error::{Error, Kind, Result};
 use crate::source::sql::{Cells, Row};
 use crate::utf16::Encoding;
 use crate::value::Value;
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Forms kept; beyond it all are dropped and made again as they are used.
 const FORMS: usize = 512;
@@ -28,11 +30,14 @@ const PIECE: usize = 1 << 20;
 pub(crate) struct Stream {
     pub(super) server: Arc<Server>,
     pub encoding: Encoding,
-    pub(super) baton: Option<String>,
-    pub(super) base: Option<String>,
+    pub(super) talk: Talk,
     pub(super) state: State,
-    /// A stream that the next transaction in one request goes on with.
-    pub(super) kept: Option<Kept>,
+    /// Streams that the next transactions in one request go on with.
+    pub(super) kept: Vec<Kept>,
+    /// The next such transactions, as far as they are asked for already.
+    pub(super) ahead: VecDeque<Ahead>,
+    /// When the last one was asked for: what it says was so then, or later.
+    pub asked_at: Option<Instant>,
     /// Writes that are not sent yet.
     behind: Vec<Stmt>,
     /// Answers to what was asked ahead.
@@ -41,7 +46,8 @@ pub(crate) struct Stream {
     /// A statement was not among those foreseen.
     missed: bool,
     too_large: bool,
-    pub last_answer: usize,
+    /// How many bytes the last answer had.
+    pub last_answer: Option<usize>,
     /// Rows too large for one answer are read in pieces.
     pub in_pieces: bool,
 }
@@ -104,16 +110,17 @@ impl Stream {
         Self {
             server: Arc::clone(server),
             encoding: Encoding::Utf8,
-            baton: None,
-            base: None,
+            talk: Talk::new(server),
             state: State::Auto,
-            kept: None,
+            kept: Vec::new(),
+            ahead: VecDeque::new(),
+            asked_at: None,
             behind: Vec::new(),
             known: Vec::new(),
             forms: HashMap::new(),
             missed: false,
             too_large: false,
-            last_answer: 0,
+            last_answer: None,
             in_pieces: false,
         }
     }
@@ -240,6 +247,8 @@ impl Stream {
         match sql {
             "BEGIN" => {
                 self.end();
+                self.ahead.clear();
+                self.asked_at = None;
                 self.state = State::Begun;
                 Ok(())
             }
@@ -399,15 +408,14 @@ impl Stream {
     pub(super) fn end(&mut self) {
         self.behind.clear();
         self.known.clear();
-        if self.baton.is_some() && self.exchange(Vec::new(), true).is_err() {
+        if self.talk.is_open() && self.exchange(Vec::new(), true).is_err() {
             tracing::debug!("source {}: a stream could not be closed; it expires by itself", self.server);
         }
         self.forget();
     }
 
     pub(super) fn forget(&mut self) {
-        self.baton = None;
-        self.base = None;
+        self.talk.forget();
         self.state = State::Auto;
         self.behind.clear();
         self.known.clear();
@@ -439,7 +447,7 @@ impl Stream {
         if last {
             results.pop();
             self.forget();
-        } else if self.baton.is_none() {
+        } else if !self.talk.is_open() {
             self.forget();
             return Err(Error::new(
                 Kind::Unavailable,
@@ -455,48 +463,24 @@ impl Stream {
         Ok(rest)
     }
 
-    /// Sends requests as they are; what came of each of their statements.
-    pub(super) fn send(&mut self, requests: &[Request]) -> Result<Vec<Answers>> {
-        let sent = self.send_once(requests);
-        self.too_large |= match &sent {
-            Ok(results) => results.iter().any(|answers| match answers {
+    fn send(&mut self, requests: &[Request]) -> Result<Vec<Answers>> {
+        let told = self.talk.send(requests);
+        self.note(&told);
+        told.map(|told| told.results)
+    }
+
+    /// How much an answer was, or that it would have been too much.
+    pub(super) fn note(&mut self, told: &Result<Told>) {
+        self.last_answer = told.as_ref().ok().map(|told| told.bytes);
+        self.too_large |= match told {
+            Ok(told) => told.results.iter().any(|answers| match answers {
                 Ok(steps) => steps.iter().any(is_too_large),
                 Err(e) => e.kind() == Kind::TooLarge,
             }),
             Err(e) => e.kind() == Kind::TooLarge,
         };
-        sent
-    }
-
-    fn send_once(&mut self, requests: &[Request]) -> Result<Vec<Answers>> {
-        let body = serde_json::to_vec(&Pipeline { baton: self.baton.as_deref(), requests })
-            .map_err(|e| Error::new(Kind::Source, format!("a request could not be written: {e}")))?;
-        let bytes = self.server.pipeline(self.base.as_deref(), &body)?;
-        self.last_answer = bytes.len();
-        let shown = format!("source {}", self.server);
-        let answer: Answer<'_> = serde_json::from_slice(&bytes).map_err(|e| {
-            fail::garbled(&format!("{:?} at byte {}", e.classify(), e.column())).during(&shown)
-        })?;
-        if answer.results.len() != requests.len() {
-            return Err(fail::garbled("it has too few results").during(shown));
-        }
-        self.baton = answer.baton;
-        if answer.base_url.is_some() {
-            self.base = answer.base_url;
-        }
-        let mut read = 0;
-        let mut take = |outcome: Outcome<'_>| {
-            let steps = outcome.take(&mut read).map_err(|e| e.during(&shown))?;
-            Ok(steps.into_iter().map(|step| step.map_err(|e| e.during(&shown))).collect())
-        };
-        let results = answer.results.into_iter().map(&mut take).collect();
-        self.server.count_rows(read);
-        Ok(results)
     }
 }
-
-/// What came of each statement of a request.
-pub(super) type Answers = Result<Vec<Result<Rows>>>;
 
 fn is_too_large(step: &Result<Rows>) -> bool {
     step.as_ref().is_err_and(|e| e.kind() == Kind::TooLarge)

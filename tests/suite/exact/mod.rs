@@ -10,6 +10,7 @@ mod changes;
 mod controls;
 mod foreign;
 mod generate;
+mod long;
 mod model;
 mod objects;
 mod pool;

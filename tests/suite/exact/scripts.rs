@@ -443,7 +443,7 @@ fn bookkeeping_dropped_beside_a_running_replicator_is_made_again() {
 }
 
 /// Plays scripts; fails with the ones that do not hold.
-fn play(test: &str, scripts: &[(&str, &[&str])]) {
+pub(super) fn play(test: &str, scripts: &[(&str, &[&str])]) {
     let Some(oracle) = Oracle::start(test) else { return };
     play_at(Stage::new(oracle, test), scripts);
 }

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::{REPLICA, Remote};
 use crate::support::oracle::Oracle;
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::{Chance, poll};
 
 /// An application that writes to a server until it is told to stop, whatever the server does meanwhile.
@@ -144,6 +146,48 @@ fn a_first_copy_beside_writers_ends_equal() {
     remote.follows(&mut run);
     assert!(remote.assert_equal("beside writers").rows >= 30_000);
     run.stop();
+}
+
+// Attacks: the answer that is asked for while the one before it is still taken apart.
+#[test]
+fn a_backlog_is_drained_though_answers_are_lost_and_the_application_goes_on() {
+    const BROKEN: &str =
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\nconnection: close\r\n\r\nsoon";
+    let test = "a_backlog_is_drained_though_answers_are_lost_and_the_application_goes_on";
+    let Some(mut remote) = Remote::begin(test) else { return };
+    let proxy = Proxy::before(remote.server.port());
+    remote.source = proxy.url();
+    remote.application(&[EVENTS, "CREATE TABLE many(id INTEGER PRIMARY KEY, x, y)"]);
+    remote.sync();
+    let mut chance = Chance::new(test);
+    for round in 0..4 {
+        remote.application(&[format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40000)
+             INSERT OR REPLACE INTO many(id, x, y) SELECT i * 7919 % 60000, {round}, hex(i) FROM n"
+        )]);
+        proxy.next((0..16).map(|_| match chance.below(8) {
+            0 => Fault::Delay(Duration::from_millis(chance.below(60))),
+            1 => Fault::Cut(usize::try_from(chance.below(100_000)).unwrap()),
+            2 => Fault::Refuse,
+            3 => Fault::Instead(BROKEN),
+            _ => Fault::None,
+        }));
+        let writing = Writing::start(test, remote.server.database(), chance.fork());
+        let mut run = remote.run();
+        let left = usize::try_from(4 + chance.below(8)).unwrap();
+        poll(|| (proxy.left() <= left).then_some(())).expect("it is asked for");
+        remote.application(&[
+            format!("ALTER TABLE many ADD COLUMN new_{round} DEFAULT 'new'"),
+            format!("UPDATE many SET new_{round} = id WHERE id % 100 = {round}"),
+            format!("DELETE FROM many WHERE id % 90 = {round}"),
+        ]);
+        poll(|| (proxy.left() == 0).then_some(())).expect("it is asked for again");
+        writing.stop();
+        remote.follows(&mut run);
+        run.stop();
+        remote.assert_equal("drained");
+    }
+    assert!(remote.compare().rows > 30_000);
 }
 
 #[test]

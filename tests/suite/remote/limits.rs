@@ -1,6 +1,8 @@
 //! More than one answer of the server holds: pages, rows in pieces, many tables.
 
 use super::Remote;
+use crate::support::note;
+use crate::support::proxy::Proxy;
 
 #[test]
 fn rows_larger_than_an_answer_come_in_pieces() {
@@ -63,6 +65,58 @@ fn a_backlog_of_many_answers_is_drained_and_ends_equal() {
     remote.sync();
     remote.assert_equal("the backlog");
     assert_eq!(remote.redtail.status(&remote.source, super::REPLICA)["lag_entries"], 0);
+}
+
+// Attacks: windows that are asked for ahead and then not wanted, and asked for once more.
+#[test]
+fn a_backlog_costs_a_request_a_window() {
+    let Some(mut remote) = Remote::begin("a_backlog_costs_a_request_a_window") else { return };
+    let proxy = Proxy::before(remote.server.port());
+    remote.source = proxy.url();
+    remote.application(&["CREATE TABLE t(id INTEGER PRIMARY KEY, x)", "INSERT INTO t VALUES (0, 0)"]);
+    remote.sync();
+    let asked = |remote: &Remote| {
+        let before = proxy.requests();
+        remote.sync();
+        proxy.requests() - before
+    };
+    remote.application(&["INSERT INTO t VALUES (-1, 0)"]);
+    let one = asked(&remote);
+    remote.application(&[
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) INSERT INTO t SELECT i, i FROM n",
+    ]);
+    let backlog = asked(&remote);
+    remote.assert_equal("the backlog");
+    note(&format!("a sync of one change: {one} requests; of 100,000: {backlog}"));
+    // 4,000, 8,000, 16,000 and so on, or less where the second of two asked for ahead is as wide as the first.
+    assert!((one + 3..one + 9).contains(&backlog), "{one} for one change, {backlog} for 100,000");
+}
+
+// Attacks: an acknowledgement between two windows throws away what was asked for ahead; windows are asked for twice then.
+#[test]
+fn a_backlog_is_asked_for_once_though_acknowledgements_come_between() {
+    const ROWS: u64 = 100_000;
+    let test = "a_backlog_is_asked_for_once_though_acknowledgements_come_between";
+    let Some(mut remote) = Remote::begin(test) else { return };
+    remote.redtail = remote
+        .redtail
+        .with_env("REDTAIL_ACK_INTERVAL", "\"500ms\"")
+        .with_env("REDTAIL_MAX_TRANSACTION", "\"0s\"")
+        .with_env("REDTAIL_WINDOW_ENTRIES", "1000");
+    remote.application(&["CREATE TABLE t(id INTEGER PRIMARY KEY, x)", "INSERT INTO t VALUES (0, 0)"]);
+    remote.sync();
+    remote.application(&[format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS}) INSERT INTO t SELECT i, i FROM n"
+    )]);
+    let mut run = remote.run();
+    remote.follows(&mut run);
+    let status = run.status();
+    let (requests, read) = (status["requests"].as_u64().unwrap(), status["rows_read"].as_u64().unwrap());
+    note(&format!("100 windows of 1,000: {requests} requests, {read} rows read"));
+    run.stop();
+    remote.assert_equal("the backlog");
+    // A window reads its rows, and its entries a few times.
+    assert!(read < 8 * ROWS, "{read} rows read for {ROWS}");
 }
 
 #[test]

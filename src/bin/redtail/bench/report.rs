@@ -109,6 +109,7 @@ fn overhead(part: &Json, out: &mut String) {
         let rows = [
             ("alone", each("alone"), false),
             ("captured", each("captured"), true),
+            ("floor: key and time", each("floor"), false),
             ("JSON image trigger", each("json_image"), false),
             ("AUTOINCREMENT trigger", each("autoincrement"), false),
         ];

@@ -161,7 +161,11 @@ async fn sync(source: &Source, path: &Path, config: &Config) -> Result<f64> {
 /// Makes the rows wide: `score` becomes a blob.
 async fn widen(db: &Path) -> std::result::Result<(), libsql::Error> {
     let connection = connect(db).await?;
-    let sql = "UPDATE kv SET name = printf('%0450d', id), score = randomblob(1536); PRAGMA wal_checkpoint(TRUNCATE);";
+    let sql = "CREATE TABLE wide(id INTEGER PRIMARY KEY, name TEXT, score BLOB, at INTEGER);
+        INSERT INTO wide SELECT id, printf('%0450d', id), randomblob(1536), at FROM kv;
+        DROP TABLE kv;
+        ALTER TABLE wide RENAME TO kv;
+        PRAGMA wal_checkpoint(TRUNCATE);";
     connection.execute_batch(sql).await.map(|_| ())
 }
 
