@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -55,14 +54,6 @@ fn is_acknowledged(redtail: &Redtail, run: &mut Run, replica: &str) {
     );
 }
 
-fn stop(run: &Run) {
-    kill_process(Pid::from_raw(i32::try_from(run.pid()).unwrap()).unwrap(), Signal::STOP).unwrap();
-}
-
-fn go_on(run: &Run) {
-    kill_process(Pid::from_raw(i32::try_from(run.pid()).unwrap()).unwrap(), Signal::CONT).unwrap();
-}
-
 #[test]
 fn entries_are_kept_for_who_is_behind_and_dropped_for_who_is_dead() {
     let test = "entries_are_kept_for_who_is_behind_and_dropped_for_who_is_dead";
@@ -84,7 +75,7 @@ fn entries_are_kept_for_who_is_behind_and_dropped_for_who_is_dead() {
     assert_eq!(consumers(&redtail, "a/r.redb").len(), 3);
 
     // One is paused, one is killed: everything since is kept for them.
-    stop(&b);
+    b.stand_still();
     let behind = acknowledged(&redtail, "c/r.redb").unwrap();
     c.kill9();
     write(&mut oracle, &redtail, 3_000);
@@ -96,7 +87,7 @@ fn entries_are_kept_for_who_is_behind_and_dropped_for_who_is_dead() {
     );
 
     // Both go on from where they were, and then nobody needs the old entries.
-    go_on(&b);
+    b.go_on();
     let mut c = redtail.spawn_run("s.db", "c/r.redb");
     for (run, replica) in [(&mut b, "b/r.redb"), (&mut c, "c/r.redb")] {
         is_acknowledged(&redtail, run, replica);

@@ -112,7 +112,8 @@ fn a_backlog_is_asked_for_once_though_acknowledgements_come_between() {
     remote.follows(&mut run);
     let status = run.status();
     let (requests, read) = (status["requests"].as_u64().unwrap(), status["rows_read"].as_u64().unwrap());
-    note(&format!("100 windows of 1,000: {requests} requests, {read} rows read"));
+    let acks = status["acknowledgements"].as_u64().unwrap();
+    note(&format!("100 windows of 1,000: {requests} requests, {read} rows read, {acks} acknowledgements {status}"));
     run.stop();
     remote.assert_equal("the backlog");
     // A window reads its rows, and its entries a few times.

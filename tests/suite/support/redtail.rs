@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 
+use rustix::process::{Pid, WaitOptions, waitpid};
 use serde_json::Value;
 
+use super::writer::is_free;
 use super::{DEADLINE, poll};
 
 /// The binary with a working folder, in which every relative path of a test lies.
@@ -237,6 +239,29 @@ impl Run {
         let messages = self.messages.clone();
         let status = self.signal("TERM");
         assert!(status.success(), "{status}: {}", std::fs::read_to_string(messages).unwrap());
+    }
+
+    /// SIGSTOP, where it holds no lock that an application would wait for until [`Run::go_on`]; for files.
+    pub(crate) fn stand_still(&self) {
+        let source = self.redtail.path(&self.source);
+        let stopped = poll(|| {
+            self.send("STOP");
+            // The signal is only sent by then: a thread may be in a call that takes the lock.
+            let pid = Pid::from_raw(i32::try_from(self.pid()).unwrap());
+            let status = waitpid(pid, WaitOptions::UNTRACED).unwrap().expect("waited for").1;
+            assert!(status.stopped(), "{status:?}: {}", self.said());
+            let free = is_free(&source);
+            if !free {
+                self.go_on();
+            }
+            free.then_some(())
+        });
+        assert!(stopped.is_some(), "never without the write lock");
+    }
+
+    /// SIGCONT.
+    pub(crate) fn go_on(&self) {
+        self.send("CONT");
     }
 
     /// Whether it has ended by itself.

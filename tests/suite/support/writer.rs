@@ -25,6 +25,21 @@ pub(crate) fn application<S: AsRef<str>>(db: &Path, sql: &[S]) {
     });
 }
 
+/// Whether nobody holds the write lock at this moment.
+pub(crate) fn is_free(db: &Path) -> bool {
+    block_on(async {
+        let (_database, connection) = open(db).await;
+        connection.busy_timeout(Duration::ZERO).unwrap();
+        match connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").await {
+            Ok(_) => true,
+            Err(error) => {
+                assert!(error.to_string().contains("database is locked"), "{error}");
+                false
+            }
+        }
+    })
+}
+
 /// What the writer was told is committed: the rows that must be there.
 #[derive(Default)]
 pub(crate) struct Ledger {

@@ -1,7 +1,5 @@
 //! Capture that is not what it was, and looks as if it were.
 
-use std::process::Command;
-
 use crate::support::trial::{Control, Script, Trial};
 use crate::support::writer::Held;
 use crate::support::{note, poll};
@@ -147,23 +145,18 @@ fn a_trigger_with_another_text_is_put_right() {
     }
 }
 
-fn signal(trial: &mut Trial, name: &str) {
-    let pid = trial.run().pid().to_string();
-    assert!(Command::new("kill").args([format!("-{name}"), pid]).status().unwrap().success());
-}
-
 /// While a `run` stands still, triggers are made again, another process repairs, and the schema version is
 /// set back. Answers whether the `run` ends equal.
 fn repaired_by_another(test: &str, fault: Option<&'static str>) -> Option<bool> {
     let mut trial = begin(test, None, true)?;
     let back = format!("PRAGMA schema_version = {}", trial.integers(VERSION)[0]);
-    signal(&mut trial, "STOP");
+    trial.run().stand_still();
     unseen(&mut trial, &[], &[]);
     let another =
         fault.map_or_else(|| trial.redtail.clone(), |fault| trial.redtail.with_env("REDTAIL_FAULT", fault));
     another.sync("source.db", "another.redb");
     trial.application(&[back]);
-    signal(&mut trial, "CONT");
+    trial.run().go_on();
     Some(trial.compare().equal)
 }
 
