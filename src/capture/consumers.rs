@@ -153,7 +153,9 @@ fn acknowledging(claim: &Claim, known: Option<&Consumer>) -> Option<(String, Vec
 /// Plans to delete the oldest entries: those that every consumer has on disk and that are older than `retain_min`,
 /// and those older than `max_age` whoever needs them; never the newest, nor one that a consumer stands at.
 fn prune(sql: &mut Sql, keep: &Changelog, needed: u64, most: u64, plan: &mut Plan) -> Result<()> {
-    let bounds = "SELECT min(seq), max(seq) FROM _redtail_changelog";
+    // Together in one SELECT they would be looked for in every entry.
+    let bounds =
+        "SELECT (SELECT min(seq) FROM _redtail_changelog), (SELECT max(seq) FROM _redtail_changelog)";
     let bounds = sql.rows(bounds, &[], |row| Ok(ControlFlow::Break((row.value(0)?, row.value(1)?))))?;
     let Some((Value::Integer(first), Value::Integer(newest))) = bounds else { return Ok(()) };
     let needed = i64::try_from(needed).unwrap_or(i64::MAX).min(newest);
