@@ -46,7 +46,7 @@ pub struct Drained {
 
 enum Follower {
     Redtail(Box<Replicator>),
-    Cursor(libsql::Connection),
+    Cursor(libsql::Database),
     Replica(libsql::Database, Arc<AtomicU64>),
 }
 
@@ -77,7 +77,7 @@ impl Follower {
             }
             Subject::Cursor => {
                 let built = libsql::Builder::new_remote(url, String::new()).connector(connector()).build();
-                Self::Cursor(built.await?.connect()?)
+                Self::Cursor(built.await?)
             }
             Subject::Replica => {
                 let asked = Arc::new(AtomicU64::new(0));
@@ -107,8 +107,9 @@ impl Follower {
     async fn timed(&mut self, changes: u64, sql: &str) -> Result<Rate> {
         let before = self.requests();
         let begun = Instant::now();
-        if let Self::Cursor(connection) = self {
-            let mut rows = connection.query(sql, ()).await?;
+        if let Self::Cursor(db) = self {
+            // A connection is good for ten seconds without a statement, and the application writes for longer.
+            let mut rows = db.connect()?.query(sql, ()).await?;
             let mut count = 0;
             while let Some(row) = rows.next().await? {
                 for column in 0..4 {

