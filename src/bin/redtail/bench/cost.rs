@@ -31,8 +31,8 @@ const PHASES: [(Beside, &str); 4] = [
 #[derive(Default)]
 struct Seen {
     times: Vec<Duration>,
-    /// Writes that another connection's lock refused at least once.
-    busy: u64,
+    /// When another connection's lock refused a write, since the first write was due, in seconds.
+    refused_at: Vec<f64>,
     /// The largest size of the WAL file, in bytes.
     wal: u64,
     verified: u64,
@@ -43,8 +43,8 @@ pub async fn cost(rows: u64, rate: u32, time: Duration, ack_interval: Duration) 
     for (beside, name) in PHASES {
         let seen = phase(beside, rows, rate, time, ack_interval).await?;
         phases.push(json!({
-            "what": name, "write_ms": Percentiles::of(seen.times).json(), "busy": seen.busy,
-            "wal_bytes": seen.wal, "verifies": seen.verified,
+            "what": name, "write_ms": Percentiles::of(seen.times).json(), "busy": seen.refused_at.len(),
+            "refused_at_seconds": seen.refused_at, "wal_bytes": seen.wal, "verifies": seen.verified,
         }));
         let _ = writeln!(io::stderr(), "bench cost: {name}");
     }
@@ -165,17 +165,19 @@ async fn write(db: &Path, rows: u64, rate: u32, time: Duration) -> Result<Seen, 
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         let id = (u64::from(i).wrapping_mul(7_919) % rows + 1).cast_signed();
         let started = Instant::now();
-        let mut refused = false;
+        let mut refused = None;
         loop {
             let done = update.execute((f64::from(i), id)).await;
             update.reset();
             match done {
                 Ok(_) => break,
-                Err(libsql::Error::SqliteFailure(code, _)) if code & 0xff == 5 => refused = true,
+                Err(libsql::Error::SqliteFailure(code, _)) if code & 0xff == 5 => {
+                    refused.get_or_insert_with(|| begun.elapsed().as_secs_f64());
+                }
                 Err(e) => return Err(e),
             }
         }
-        seen.busy += u64::from(refused);
+        seen.refused_at.extend(refused);
         seen.times.push(started.elapsed());
         if i.is_multiple_of(100) {
             seen.wal = seen.wal.max(std::fs::metadata(&wal).map_or(0, |m| m.len()));
