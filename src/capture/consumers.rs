@@ -15,11 +15,18 @@ use crate::value::Value;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-/// One piece of pruning is such a part of what may go: little at a time where little is written, and as much as comes
-/// where much is, once so many times that much is left.
-const SHARE: i64 = 20;
-/// The smallest piece is such a part of the largest.
-const LEAST: i64 = 6;
+/// Once so many entries may go, the size of the source counts for more than a write of the application that finds it
+/// locked: some 40 MB.
+const TOO_MANY: i64 = 1_000_000;
+
+/// How many entries one write prunes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    /// As many as the application does not notice.
+    pub fit: u64,
+    /// As many as are pruned at once where too many are left.
+    pub most: u64,
+}
 
 /// One replica, as the source knows it.
 ///
@@ -96,7 +103,7 @@ pub(crate) struct Plan {
 
 /// Plans, in a read transaction and without any lock, what is then written in one: up to where this consumer has
 /// everything on disk (it is registered if it is not known), the consumers that were not seen for too long forgotten,
-/// and at most `most` of the entries that nobody needs pruned. What may change in between is guarded against by the
+/// and a piece of the entries that nobody needs pruned. What may change in between is guarded against by the
 /// statements themselves.
 ///
 /// `None` if another process acknowledges as this consumer. Without a claim it only tidies up.
@@ -104,7 +111,7 @@ pub(crate) fn plan(
     sql: &mut Sql,
     claim: Option<&Claim>,
     keep: &Changelog,
-    most: u64,
+    piece: Piece,
 ) -> Result<Option<Plan>> {
     let all = list(sql)?;
     let own = |c: &Consumer| claim.is_some_and(|claim| claim.id == c.id);
@@ -125,7 +132,7 @@ pub(crate) fn plan(
     let seqs = alive.iter().filter(|c| !own(c)).map(|c| c.seq).chain(claim.map(|c| c.seq));
     let mut plan = Plan { statements, unknown, dropped, pruned: 0, more: false };
     if let Some(needed) = seqs.min() {
-        prune(sql, keep, needed, most, &mut plan)?;
+        prune(sql, keep, needed, piece, &mut plan)?;
     }
     Ok(Some(plan))
 }
@@ -152,17 +159,17 @@ fn acknowledging(claim: &Claim, known: Option<&Consumer>) -> Option<(String, Vec
 
 /// Plans to delete the oldest entries: those that every consumer has on disk and that are older than `retain_min`,
 /// and those older than `max_age` whoever needs them; never the newest, nor one that a consumer stands at.
-fn prune(sql: &mut Sql, keep: &Changelog, needed: u64, most: u64, plan: &mut Plan) -> Result<()> {
+fn prune(sql: &mut Sql, keep: &Changelog, needed: u64, piece: Piece, plan: &mut Plan) -> Result<()> {
     // Together in one SELECT they would be looked for in every entry.
     let bounds =
         "SELECT (SELECT min(seq) FROM _redtail_changelog), (SELECT max(seq) FROM _redtail_changelog)";
     let bounds = sql.rows(bounds, &[], |row| Ok(ControlFlow::Break((row.value(0)?, row.value(1)?))))?;
     let Some((Value::Integer(first), Value::Integer(newest))) = bounds else { return Ok(()) };
     let needed = i64::try_from(needed).unwrap_or(i64::MAX).min(newest);
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let may_go = if keep.max_age.is_some() { newest } else { needed };
-    let share = may_go.saturating_sub(first) / SHARE;
-    let through = first.saturating_add(share.clamp(most / LEAST, most));
+    let probe = first.saturating_add(TOO_MANY);
+    let too_many = probe < needed && older(sql, probe, probe + 1, keep.retain_min)? > probe;
+    let piece = if too_many { piece.most } else { piece.fit };
+    let through = first.saturating_add(i64::try_from(piece).unwrap_or(i64::MAX));
     let below = older(sql, first, through.min(needed), keep.retain_min)?;
     if below > first {
         // A consumer that has come since, and needs them, keeps its entries.

@@ -3,22 +3,34 @@
 //!
 //! Must never wait for the application's lock, and never make it wait for long: what there is to write is planned
 //! before the write lock is asked for, right after a commit of the application if one comes soon, without patience, and
-//! the lock is not asked for again before `ack_interval`. Where nothing may be written, nothing is: such a replica is
+//! the lock is not asked for again before `ack_interval`. How much is pruned at once follows from how long the former
+//! writes held the lock, and from the time that the application leaves between two commits. Where nothing may be written, nothing is: such a replica is
 //! not known to the source, and `retain_min` decides how long it may be away.
 
 use super::sql::Sql;
-use crate::capture::consumers::{self, Claim, Consumer, Plan};
+use crate::capture::consumers::{self, Claim, Consumer, Piece, Plan};
 use crate::capture::{has_consumers, migrate_is_installed};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use std::time::{Duration, Instant};
 
-/// Entries that one write prunes at most: what a file deletes in about two milliseconds.
+/// Entries that one write prunes at most, in WAL mode.
 const PRUNED: u64 = 15_000;
+/// Outside WAL mode, where it is the disk that everybody waits for.
+const PRUNED_SYNCING: u64 = 5_000;
 /// At a server, where the statement of one request has to wait for its turn.
 const PRUNED_AT_SERVER: u64 = 1_500;
-/// So long a commit of the application is waited for, a hundredth of `ack_interval` at most.
+/// And at least, so that there is something to measure.
+const LEAST_PRUNED: u64 = 100;
+/// The write lock is held so long where nobody is seen to write, and at most; the contract says less than 5 ms.
+const LONGEST_HOLD: Duration = Duration::from_millis(3);
+/// Of the time between two commits of the application, the lock is held for such a part.
+const PART_OF_GAP: u32 = 2;
+/// How many entries a millisecond of the lock prunes, before anything was measured: a slow machine's.
+const FIRST_SPEED: f64 = 700.0;
+/// A commit of the application is waited for so long, and such a part of `ack_interval` at most.
 const LONGEST_WAIT: Duration = Duration::from_millis(20);
+const WAITING: u32 = 20;
 /// How far apart the looks for one are.
 const LOOK: Duration = Duration::from_micros(100);
 /// What was noticed longer after the look before is no news: the application may be at its next commit by now.
@@ -37,7 +49,36 @@ pub(crate) struct Acknowledging {
     last: Option<Instant>,
     /// Pruning stopped before it was through.
     more: bool,
+    speed: Speed,
     pub read_only: bool,
+}
+
+/// How much was pruned for each millisecond that the write lock was held.
+#[derive(Clone, Copy, Debug)]
+struct Speed(f64);
+
+impl Speed {
+    /// How many entries to prune, in WAL mode, where the application leaves `gap` between two commits.
+    ///
+    /// What a write takes whatever it prunes is part of what was measured, so this ends where the lock is held as long
+    /// as intended.
+    fn piece(self, gap: Option<Duration>) -> Piece {
+        let in_time = |hold: Duration| {
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let entries = (hold.as_secs_f64() * 1e3 * self.0) as u64;
+            entries.clamp(LEAST_PRUNED, PRUNED)
+        };
+        let most = in_time(LONGEST_HOLD);
+        Piece { fit: gap.map_or(most, |gap| in_time(gap / PART_OF_GAP).min(most)), most }
+    }
+
+    fn measured(&mut self, pruned: u64, held: Duration) {
+        if pruned >= LEAST_PRUNED {
+            #[expect(clippy::cast_precision_loss)]
+            let speed = pruned as f64 / (held.as_secs_f64() * 1e3);
+            self.0 = speed;
+        }
+    }
 }
 
 /// What one write did.
@@ -54,7 +95,14 @@ impl Acknowledging {
     pub fn new(claim: Claim, known: Option<&Consumer>) -> Self {
         let last = known.and_then(|c| Instant::now().checked_sub(c.unseen));
         let seq = known.map_or(0, |c| c.seq);
-        Self { claim: Claim { seq, ..claim }, known: known.is_some(), last, more: false, read_only: false }
+        Self {
+            claim: Claim { seq, ..claim },
+            known: known.is_some(),
+            last,
+            more: false,
+            speed: Speed(FIRST_SPEED),
+            read_only: false,
+        }
     }
 
     /// Whether there is something to write, and long enough nothing was written.
@@ -96,7 +144,11 @@ impl Acknowledging {
     }
 
     fn planned(&mut self, sql: &mut Sql, claim: &Claim, config: &Config, wal: bool) -> Result<Written> {
-        let (plan, schema) = plan(sql, Some(claim), config)?;
+        let end = Instant::now() + LONGEST_WAIT.min(config.ack_interval / WAITING);
+        let beside = wal && !sql.is_server();
+        let gap = if beside { gap(sql, end)? } else { None };
+        let piece = piece(sql, wal, self.speed, gap);
+        let (plan, schema) = plan(sql, Some(claim), config, piece)?;
         let Some(plan) = plan else {
             return Err(Error::new(
                 Kind::Taken,
@@ -106,38 +158,58 @@ impl Acknowledging {
         if plan.unknown && self.known {
             tracing::warn!("the source had dropped this consumer; it is registered again");
         }
-        if wal && !sql.is_server() {
-            await_commit(sql, LONGEST_WAIT.min(config.ack_interval / 100))?;
+        if beside {
+            await_commit(sql, end)?;
         }
-        write(sql, &plan, schema)?;
+        let held = write(sql, &plan, schema)?;
+        self.speed.measured(plan.pruned, held);
         self.more = plan.more;
         Ok(Written { seq: claim.seq, pruned: plan.pruned, dropped: plan.dropped })
     }
 }
 
-/// Waits, though not for long, until another connection has committed: an application that writes at a pace of its own
-/// is least likely to want the lock right after that.
-fn await_commit(sql: &mut Sql, longest: Duration) -> Result<()> {
+/// Waits until another connection has committed, and until `end` at the longest; when that was. An application that
+/// writes at a pace of its own is least likely to want the lock right after that.
+fn await_commit(sql: &mut Sql, end: Instant) -> Result<Option<Instant>> {
     let mut looked = Instant::now();
-    let end = looked + longest;
     let mut version = sql.integer("PRAGMA data_version", &[])?;
     while looked < end {
         std::thread::sleep(LOOK);
         let before = std::mem::replace(&mut looked, Instant::now());
         let now = sql.integer("PRAGMA data_version", &[])?;
         if std::mem::replace(&mut version, now) != now && before.elapsed() <= FRESH {
-            break;
+            return Ok(Some(looked));
         }
     }
-    Ok(())
+    Ok(None)
+}
+
+/// The time between two commits of others, or how long none came after one; `None` if none came at all.
+fn gap(sql: &mut Sql, end: Instant) -> Result<Option<Duration>> {
+    let Some(first) = await_commit(sql, end)? else { return Ok(None) };
+    let next = await_commit(sql, end)?.unwrap_or_else(Instant::now);
+    Ok(Some(next - first))
+}
+
+/// How much to prune at once.
+fn piece(sql: &Sql, wal: bool, speed: Speed, gap: Option<Duration>) -> Piece {
+    match (sql.is_server(), wal) {
+        (true, _) => Piece { fit: PRUNED_AT_SERVER, most: PRUNED_AT_SERVER },
+        (false, true) => speed.piece(gap),
+        (false, false) => Piece { fit: PRUNED_SYNCING, most: PRUNED_SYNCING },
+    }
 }
 
 /// What there is to write, and the schema version for which that holds.
-fn plan(sql: &mut Sql, claim: Option<&Claim>, config: &Config) -> Result<(Option<Plan>, Option<i64>)> {
-    let most = if sql.is_server() { PRUNED_AT_SERVER } else { PRUNED };
+fn plan(
+    sql: &mut Sql,
+    claim: Option<&Claim>,
+    config: &Config,
+    piece: Piece,
+) -> Result<(Option<Plan>, Option<i64>)> {
     sql.run("BEGIN")?;
     let planned = match is_whole(sql) {
-        Ok(true) => consumers::plan(sql, claim, &config.changelog, most),
+        Ok(true) => consumers::plan(sql, claim, &config.changelog, piece),
         // Somebody dropped it since the last window: the next one repairs it.
         Ok(false) => Err(gone()),
         Err(e) => Err(e),
@@ -147,9 +219,10 @@ fn plan(sql: &mut Sql, claim: Option<&Claim>, config: &Config) -> Result<(Option
     Ok((planned?, schema?))
 }
 
-/// Writes a plan; not if the tables may have gone in between.
-fn write(sql: &mut Sql, plan: &Plan, schema_version: Option<i64>) -> Result<()> {
-    if sql.atomically(schema_version, &plan.statements)? { Ok(()) } else { Err(gone()) }
+/// Writes a plan, and says how long that took; not if the tables may have gone in between.
+fn write(sql: &mut Sql, plan: &Plan, schema_version: Option<i64>) -> Result<Duration> {
+    let begun = Instant::now();
+    if sql.atomically(schema_version, &plan.statements)? { Ok(begun.elapsed()) } else { Err(gone()) }
 }
 
 fn gone() -> Error {
@@ -180,15 +253,17 @@ pub(super) fn prune_all(sql: &mut Sql, config: &Config) -> Result<u64> {
     if !migrate_is_installed(sql)? {
         return Err(Error::new(Kind::Capture, "source: capture is not installed; there is nothing to prune"));
     }
-    sql.read_journal_mode()?;
-    let mut pruned = 0;
+    let wal = sql.read_journal_mode()?;
+    let (mut pruned, mut speed) = (0, Speed(FIRST_SPEED));
     loop {
-        let (Some(plan), schema) = plan(sql, None, config)? else { return Ok(pruned) };
+        let piece = piece(sql, wal, speed, None);
+        let (Some(plan), schema) = plan(sql, None, config, piece)? else { return Ok(pruned) };
         let written = write(sql, &plan, schema);
         if sql.in_transaction() {
             sql.run("ROLLBACK")?;
         }
-        written?;
+        // With the time that the lock was waited for, which only makes the next piece smaller.
+        speed.measured(plan.pruned, written?);
         pruned += plan.pruned;
         if !plan.more {
             return Ok(pruned);
