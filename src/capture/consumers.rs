@@ -198,3 +198,42 @@ fn older(sql: &mut Sql, first: i64, below: i64, age: Duration) -> Result<i64> {
     );
     Ok(sql.integer(&query, &binds)?.unwrap_or(below))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: Piece = Piece { fit: 200, most: 3_000 };
+
+    /// A changelog of so many entries, each so many seconds old, and a consumer that has all of them.
+    fn changelog(entries: i64, seconds: i64) -> Sql {
+        let mut sql = Sql::scratch().unwrap();
+        sql.script(include_str!("../../migrations/0001_capture.sql")).unwrap();
+        sql.script(include_str!("../../migrations/0002_consumers.sql")).unwrap();
+        sql.script(&format!(
+            "INSERT INTO _redtail_consumers VALUES (x'01', x'02', {entries}, {NOW_MS}, NULL);
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {entries})
+             INSERT INTO _redtail_changelog SELECT i, 7, 1, {NOW_MS} - {seconds} * 1000, i, NULL FROM n"
+        ))
+        .unwrap();
+        sql
+    }
+
+    /// What is pruned at once of a changelog like that, where entries stay for a minute.
+    fn pruned(entries: i64, seconds: i64) -> u64 {
+        let keep = Changelog { retain_min: Duration::from_secs(60), ..Changelog::default() };
+        let mut plan =
+            Plan { statements: Vec::new(), unknown: false, dropped: Vec::new(), pruned: 0, more: false };
+        prune(&mut changelog(entries, seconds), &keep, u64::MAX, PIECE, &mut plan).unwrap();
+        assert_eq!((plan.statements.len(), plan.more), (usize::from(plan.pruned > 0), plan.pruned > 0));
+        plan.pruned
+    }
+
+    #[test]
+    fn more_than_what_fits_is_pruned_only_where_too_many_may_go() {
+        assert_eq!(pruned(TOO_MANY, 3_600), PIECE.fit);
+        assert_eq!(pruned(TOO_MANY + 2, 3_600), PIECE.most);
+        assert_eq!(pruned(TOO_MANY + 2, 30), 0, "too young");
+        assert_eq!(pruned(150, 3_600), 149, "all but the newest");
+    }
+}

@@ -2,10 +2,10 @@
 //! everything on disk, with a piece of pruning in the same transaction.
 //!
 //! Must never wait for the application's lock, and never make it wait for long: what there is to write is planned
-//! before the write lock is asked for, right after a commit of the application if one comes soon, without patience, and
-//! the lock is not asked for again before `ack_interval`. How much is pruned at once follows from how long the former
-//! writes held the lock, and from the time that the application leaves between two commits. Where nothing may be written, nothing is: such a replica is
-//! not known to the source, and `retain_min` decides how long it may be away.
+//! before the write lock is asked for, right after a commit of the application if one comes soon, without patience,
+//! and the lock is not asked for again before `ack_interval`. How much is pruned at once follows from how long the
+//! former writes held the lock, and from the time that the application leaves between two commits. Where nothing may
+//! be written, nothing is: such a replica is not known to the source, and `retain_min` decides how long it may be away.
 
 use super::sql::Sql;
 use crate::capture::consumers::{self, Claim, Consumer, Piece, Plan};
@@ -268,5 +268,58 @@ pub(super) fn prune_all(sql: &mut Sql, config: &Config) -> Result<u64> {
         if !plan.more {
             return Ok(pruned);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GAPS: [u64; 7] = [10, 200, 950, 2_000, 5_000, 20_000, 1_000_000];
+
+    #[test]
+    fn a_piece_is_never_longer_than_half_the_gap_nor_than_the_longest_hold() {
+        for speed in [0.0, 30.0, 700.0, 2_500.0, 1e6, f64::INFINITY] {
+            let alone = Speed(speed).piece(None);
+            assert_eq!(alone.fit, alone.most);
+            for gap in GAPS.map(Duration::from_micros) {
+                let piece = Speed(speed).piece(Some(gap));
+                assert_eq!(piece.most, alone.most);
+                assert!((LEAST_PRUNED..=PRUNED).contains(&piece.fit), "{speed} {gap:?} {piece:?}");
+                let hold = (gap / 2).min(Duration::from_millis(3)).as_secs_f64() * 1e3;
+                #[expect(clippy::cast_precision_loss)]
+                let fits = piece.fit as f64 <= (hold * speed).max(LEAST_PRUNED as f64);
+                assert!(fits, "{speed} {gap:?} {piece:?}");
+            }
+        }
+        let fit = GAPS.map(|gap| Speed(2_000.0).piece(Some(Duration::from_micros(gap))).fit);
+        assert_eq!(fit, [100, 200, 950, 2_000, 5_000, 6_000, 6_000]);
+    }
+
+    /// A machine that takes 150 µs whatever it writes, and then a microsecond for each entry.
+    #[test]
+    fn the_lock_ends_up_held_for_half_the_gap() {
+        let held = |entries: u64| Duration::from_micros(150 + entries);
+        for gap in [2_000, 4_000, 6_000].map(Duration::from_micros) {
+            let mut speed = Speed(FIRST_SPEED);
+            for _ in 0..30 {
+                let piece = speed.piece(Some(gap));
+                speed.measured(piece.fit, held(piece.fit));
+                assert!(held(piece.fit) <= gap, "{gap:?} {piece:?}");
+            }
+            let half = gap / 2;
+            let at_last = held(speed.piece(Some(gap)).fit);
+            assert!(at_last <= half && at_last >= half.mul_f64(0.95), "{gap:?}: {at_last:?}");
+        }
+    }
+
+    /// What a write takes that prunes next to nothing says nothing of how fast it prunes.
+    #[test]
+    fn a_write_without_pruning_is_no_measurement() {
+        let mut speed = Speed(1_234.0);
+        speed.measured(LEAST_PRUNED - 1, Duration::from_secs(1));
+        assert_eq!(speed.piece(None).fit, 3_702);
+        speed.measured(LEAST_PRUNED, Duration::from_secs(1));
+        assert_eq!(speed.piece(None).fit, LEAST_PRUNED);
     }
 }
