@@ -185,10 +185,12 @@ fn await_commit(sql: &mut Sql, end: Instant) -> Result<Option<Instant>> {
 }
 
 /// The time between two commits of others, or how long none came after one; `None` if none came at all.
+///
+/// Looks no longer than the answer matters: what commits meanwhile is read only afterwards.
 fn gap(sql: &mut Sql, end: Instant) -> Result<Option<Duration>> {
     let Some(first) = await_commit(sql, end)? else { return Ok(None) };
-    let next = await_commit(sql, end)?.unwrap_or_else(Instant::now);
-    Ok(Some(next - first))
+    let next = await_commit(sql, end.min(first + LONGEST_HOLD * PART_OF_GAP))?;
+    Ok(Some(next.unwrap_or_else(Instant::now) - first))
 }
 
 /// How much to prune at once.
