@@ -51,12 +51,8 @@ pub fn key(bytes: &[u8]) {
         out
     };
     let canonical = write(&values);
-    // A NOCASE text with a NUL keeps only its length behind it, so it is not followed further.
-    let whole = |v: &crate::Value| !matches!(v, crate::Value::Text(_) | crate::Value::Utf16le(_));
-    if collations.iter().all(|c| *c == Collation::Binary) || values.iter().all(whole) {
-        let again = key::decode(&canonical, &collations).map(|values| write(&values));
-        assert_eq!(again.as_ref(), Some(&canonical), "a canonical key reads back as itself");
-    }
+    let again = key::decode(&canonical, &collations).map(|values| write(&values));
+    assert_eq!(again.as_ref(), Some(&canonical), "a canonical key reads back as itself");
 }
 
 /// Answers of a server, which may be anyone's.

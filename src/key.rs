@@ -37,6 +37,9 @@ const TEXT: u8 = 0x20;
 const UTF16: u8 = 0x21;
 const BLOB: u8 = 0x30;
 
+/// No text is longer: SQLite counts its bytes by an `int` (<https://sqlite.org/limits.html>).
+const LONGEST_TEXT: usize = i32::MAX as usize;
+
 /// Appends one component to `out`.
 pub(crate) fn push(out: &mut Vec<u8>, value: ValueRef<'_>, collation: Collation) {
     match value {
@@ -141,8 +144,8 @@ fn push_number(out: &mut Vec<u8>, below: f64, rest: u16) {
 
 /// Reads a canonical key of components with these collations back as values.
 ///
-/// What the canonical form folds away (case, trailing spaces, integer against real) does not come back.
-/// `None` if the bytes are no such key.
+/// What the canonical form folds away (case, what follows a NUL under NOCASE, trailing spaces, integer against
+/// real) does not come back, but what does has the same canonical form. `None` if the bytes are no such key.
 pub(crate) fn decode(mut key: &[u8], collations: &[Collation]) -> Option<Vec<Value>> {
     let mut values = Vec::with_capacity(collations.len());
     for collation in collations {
@@ -160,7 +163,9 @@ fn take(key: &mut &[u8], collation: Collation) -> Option<Value> {
         TEXT => {
             let text = take_bytes(key)?;
             if collation == Collation::Nocase {
-                *key = key.get(8..)?;
+                let (len, rest) = key.split_first_chunk::<8>()?;
+                *key = rest;
+                return lengthened(&text, u64::from_be_bytes(*len));
             }
             Value::Text(text)
         }
@@ -168,6 +173,14 @@ fn take(key: &mut &[u8], collation: Collation) -> Option<Value> {
         BLOB => Value::Blob(take_bytes(key)?),
         _ => return None,
     })
+}
+
+/// A text that NOCASE takes for equal to every one that begins like this up to its first NUL and has so many bytes.
+fn lengthened(text: &[u8], len: u64) -> Option<Value> {
+    let len = usize::try_from(len).ok().filter(|len| (text.len()..=LONGEST_TEXT).contains(len))?;
+    let mut whole = vec![0; len];
+    whole.get_mut(..text.len())?.copy_from_slice(text);
+    Some(Value::Text(whole))
 }
 
 #[allow(clippy::cast_possible_truncation)]
@@ -261,8 +274,18 @@ mod tests {
     #[test]
     fn a_key_reads_back_as_its_canonical_values() {
         for v in ascending() {
-            let back = decode(&key(&v, Collation::Binary), &[Collation::Binary]).unwrap();
-            assert_eq!(key(&back[0], Collation::Binary), key(&v, Collation::Binary), "{v:?}");
+            for collation in [Collation::Binary, Collation::Nocase, Collation::Rtrim] {
+                let canonical = key(&v, collation);
+                let back = decode(&canonical, &[collation]).unwrap();
+                assert_eq!(key(&back[0], collation), canonical, "{v:?} {collation:?}");
+            }
+        }
+        let mut other_length = key(&text("a\0b"), Collation::Nocase);
+        for (len, back) in [(0, None), (1, Some(text("a"))), (3, Some(text("a\0\0"))), (1 << 31, None)] {
+            other_length.truncate(4);
+            other_length.extend_from_slice(&u64::to_be_bytes(len));
+            let back: Option<Vec<Value>> = back.map(|v| vec![v]);
+            assert_eq!(decode(&other_length, &[Collation::Nocase]), back, "{len}");
         }
         assert_eq!(decode(&[TEXT, b'a', 0], &[Collation::Binary]), None);
         assert_eq!(decode(&[NULL, NULL], &[Collation::Binary]), None);

@@ -285,7 +285,7 @@ impl Reader {
     }
 
     /// Reads the rows under these canonical keys: a put for each that is there, a delete for the others.
-    /// `None` if they are not keys of this definition.
+    /// `None` if they are not keys of this definition, or cannot be asked for.
     pub fn keys(&self, sql: &mut Sql, keys: &BTreeSet<Vec<u8>>) -> Result<Option<Deltas>> {
         let mut out = Deltas::of(self.shape);
         let mut found = Vec::new();
@@ -293,6 +293,11 @@ impl Reader {
             let Some(values) = key::decode(key, &self.captured.source.table.key.collations()) else {
                 return Ok(None);
             };
+            // What SQLite makes of invalid UTF-16 to compare it cannot be bound: it comes back as another text.
+            let bindable = |v: &Value| !matches!(v, Value::Text(t) if std::str::from_utf8(t).is_err());
+            if sql.encoding() != Encoding::Utf8 && !values.iter().all(bindable) {
+                return Ok(None);
+            }
             let (query, binds) = self.query().at(&values);
             let read = sql.rows(&query, &binds, |row| Ok(ControlFlow::Break(self.row(row, 0)?)));
             let read = read.map_err(|e| self.describe(e))?.flatten();

@@ -124,6 +124,40 @@ fn a_copy_put_back_twice_is_found_twice() {
     trial.assert_equal("the same statements at another time");
 }
 
+// Attacks: keys of which a canonical key keeps less than what finds their row: behind a NUL under NOCASE only the
+// length, of invalid UTF-16 only what SQLite compares.
+#[test]
+fn a_copy_put_back_brings_back_rows_whose_keys_are_not_kept_whole() {
+    let test = "a_copy_put_back_brings_back_rows_whose_keys_are_not_kept_whole";
+    let utf8 = ["char(97, 0, 66)", "char(0)", "CAST(x'c300ff' AS TEXT)", "'B  '"];
+    let utf16 =
+        ["char(97, 0, 228)", "CAST(substr(x'00d8', 1) AS TEXT)", "CAST(substr(x'6100fdff00dc', 1) AS TEXT)"];
+    for (encoding, keys) in [("UTF-8", &utf8[..]), ("UTF-16le", &utf16), ("UTF-16be", &utf16)] {
+        let Some(mut trial) = Trial::begin(test, None) else { return };
+        let mut setup = vec![format!("PRAGMA encoding = '{encoding}'")];
+        for collation in ["BINARY", "NOCASE", "RTRIM"] {
+            setup.push(format!(
+                "CREATE TABLE {collation}(k COLLATE {collation} PRIMARY KEY, v) WITHOUT ROWID"
+            ));
+            setup.extend(keys.iter().map(|key| format!("INSERT INTO {collation} VALUES ({key}, 1)")));
+        }
+        trial.application(&setup);
+        trial.follow(false);
+        trial.assert_equal("common");
+        trial.back_up("copy.db");
+        // The schema changes, so that no table is read as a whole for its unchanged version.
+        trial.application(&[
+            "DELETE FROM binary",
+            "DELETE FROM nocase",
+            "DELETE FROM rtrim",
+            "CREATE VIEW seen AS SELECT 1",
+        ]);
+        trial.assert_equal("the history that is lost");
+        trial.put_in_place("copy.db");
+        trial.assert_equal(&format!("put back, {encoding}"));
+    }
+}
+
 // Attacks: another file in the source's place, and the same file overwritten in place, under a `run`.
 #[test]
 fn a_copy_put_back_beside_a_run_is_found_without_a_restart() {
